@@ -1,0 +1,48 @@
+/**
+ * What the policies may know of one call, before anything is sent.
+ *
+ * A `Call` holds no prompt and no key: it can be logged, used as a metric label and
+ * kept in a ledger as it is.
+ */
+
+/** One operation asked of one deployment of one provider. */
+export interface Call {
+  /** Who answers: `openai`, `azure`, `simulator`, … */
+  readonly provider: string
+  /** Which of the provider's endpoints: circuits and limits are kept per deployment. */
+  readonly deployment: string
+  /** Dotted name of the operation, such as `chat.create`. */
+  readonly operation: string
+  /** The model as it is sent upstream; absent where an operation has none. */
+  readonly model?: string | undefined
+  /** A streamed call stays open until its scope closes; a one-shot call ends with its reply. */
+  readonly stream: boolean
+  /** Estimated prompt tokens. */
+  readonly inputTokens?: number | undefined
+  /** The most tokens that the reply may have. */
+  readonly maxOutputTokens?: number | undefined
+  /** On whose account the call runs. */
+  readonly tenant?: string | undefined
+  /** Equal keys ask for the same answer. */
+  readonly idempotencyKey?: string | undefined
+  /** Wall-clock end of the caller's patience, in milliseconds since the epoch. */
+  readonly deadline?: number | undefined
+}
+
+/**
+ * Builds a `Call`; the deployment is the provider's only one unless it is named.
+ *
+ * @example
+ * ```ts
+ * import { Call } from "@llm/core"
+ *
+ * const call = Call.make({ provider: "openai", operation: "chat.create", model: "gpt-6-luna" })
+ * if (Call.key(call) !== "openai/default/gpt-6-luna") throw new Error("unexpected key")
+ * ```
+ */
+export const make = (
+  options: Pick<Call, "provider" | "operation"> & Partial<Omit<Call, "provider" | "operation">>
+): Call => ({ deployment: "default", stream: false, ...options })
+
+/** The name under which circuits and limits are kept: provider, deployment and model. */
+export const key = (call: Call): string => `${call.provider}/${call.deployment}/${call.model ?? "*"}`

@@ -1,0 +1,400 @@
+/**
+ * OpenAI's error answers, read into `LlmError` and written from it.
+ *
+ * **Details**
+ *
+ * One classifier serves HTTP statuses and the error events inside streams. It decides on
+ * status and code; the type and the wording only settle what those two leave open.
+ *
+ * @example
+ * ```ts
+ * import { Call, ErrorResponse } from "@llm/core"
+ *
+ * const call = Call.make({ provider: "openai", operation: "chat.create", model: "gpt-6-luna" })
+ * const error = ErrorResponse.fromHttp(
+ *   { status: 429, header: (name) => (name === "retry-after" ? "3" : undefined), body: "", now: 0 },
+ *   { ...call, attempts: 1 }
+ * )
+ * if (error._tag !== "RateLimited" || error.retryAfter !== 3000) throw new Error("unexpected error")
+ * ```
+ */
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as Hints from "./internal/hints.ts"
+import * as LlmError from "./LlmError.ts"
+import { redact } from "./Redaction.ts"
+
+/** An HTTP answer that is not a success. */
+export interface HttpFailure {
+  readonly status: number
+  /** Looks a header up by its lower-case name. */
+  readonly header: (name: string) => string | undefined
+  /** The body as text; a bounded piece of it is enough. */
+  readonly body: string
+  /** Milliseconds since the epoch, for dates in `retry-after`. */
+  readonly now: number
+}
+
+const Text = Schema.optional(Schema.NullOr(Schema.Union([Schema.String, Schema.Finite])))
+
+const ErrorObject = Schema.Struct({
+  message: Text,
+  type: Text,
+  code: Text,
+  param: Text,
+  headers: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.Unknown))),
+  /** Written by a gateway of ours: which error it was, and its fields. */
+  llm: Schema.optional(Schema.Record(Schema.String, Schema.Unknown))
+})
+
+/** `{"error":{…}}`, `{"error":"…"}`, and the flat form of stream events and some servers. */
+const ErrorBody = Schema.Struct({
+  error: Schema.optional(Schema.NullOr(Schema.Union([ErrorObject, Schema.String]))),
+  ...ErrorObject.fields
+})
+
+const decodeBody = Schema.decodeUnknownOption(ErrorBody)
+const decodeBodyText = Schema.decodeUnknownOption(Schema.fromJsonString(ErrorBody))
+
+/** What an error body says, whatever its shape. */
+interface Said {
+  readonly message: string | undefined
+  readonly type: string | undefined
+  readonly code: string | undefined
+  readonly param: string | undefined
+  readonly headers: Readonly<Record<string, unknown>>
+  readonly llm: Readonly<Record<string, unknown>> | undefined
+}
+
+const text = (value: string | number | null | undefined): string | undefined =>
+  value === null || value === undefined || value === "" ? undefined : String(value)
+
+const readBody = (body: typeof ErrorBody.Type): Said => {
+  const source = typeof body.error === "string" ? { ...body, message: body.error } : (body.error ?? body)
+  return {
+    message: text(source.message),
+    type: text(source.type),
+    code: text(source.code),
+    param: text(source.param),
+    headers: source.headers ?? {},
+    llm: source.llm
+  }
+}
+
+const titleOf = (html: string): string => {
+  const title = /<title[^>]*>([^<]*)<\/title>/iu.exec(html)?.[1]
+  return (title ?? html.replace(/<[^>]*>/gu, " ")).replace(/\s+/gu, " ").trim()
+}
+
+const readText = (body: string): Said =>
+  Option.match(decodeBodyText(body), {
+    onSome: readBody,
+    onNone: () => ({
+      message: text(titleOf(body.slice(0, 4000))),
+      type: undefined,
+      code: undefined,
+      param: undefined,
+      headers: {},
+      llm: undefined
+    })
+  })
+
+const quotaScopes: ReadonlyMap<string, typeof LlmError.QuotaScope.Type> = new Map([
+  ["insufficient_quota", "unknown"],
+  ["credit_balance_exhausted", "credits"],
+  ["organization_spend_limit_exceeded", "organization"],
+  ["organization_usage_limit_exceeded", "organization"],
+  ["project_spend_limit_exceeded", "project"]
+])
+
+/** "Limit 30000, Requested 35364": no amount of waiting makes this fit. */
+const neverFits = (message: string | undefined): boolean => {
+  if (message === undefined) return false
+  const numbers = /Limit:? (\d+)(?:, Used:? \d+)?, Requested:? (\d+)/iu.exec(message)
+  if (numbers === null) return /^Request too large/iu.test(message)
+  return Number(numbers[2]) > Number(numbers[1])
+}
+
+const shouldRetryOf = (header: Hints.HeaderLookup): boolean | undefined => {
+  const value = header("x-should-retry")
+  return value === "true" ? true : value === "false" ? false : undefined
+}
+
+const classify = (
+  status: number,
+  said: Said,
+  header: Hints.HeaderLookup,
+  now: number,
+  context: LlmError.Context
+): LlmError.ProviderError | LlmError.TimedOut | LlmError.MalformedResponse => {
+  const limits = Hints.rateLimits(header)
+  const retryAfter = Hints.retryAfter(header, now, said.message, limits)
+  const shouldRetry = shouldRetryOf(header)
+  const requestId = header("x-request-id") ?? context.requestId
+  const { attempts, deployment, model, operation, provider } = context
+  const where = {
+    provider,
+    deployment,
+    operation,
+    attempts,
+    ...(model === undefined ? {} : { model }),
+    ...(requestId === undefined ? {} : { requestId })
+  }
+  const wire = {
+    ...where,
+    status,
+    ...(said.type === undefined ? {} : { type: redact(said.type, 100) }),
+    ...(said.code === undefined ? {} : { code: redact(said.code, 100) }),
+    ...(said.param === undefined ? {} : { param: redact(said.param, 200) }),
+    ...(said.message === undefined ? {} : { detail: redact(said.message) })
+  }
+  const hinted = {
+    ...wire,
+    ...(retryAfter === undefined ? {} : { retryAfter }),
+    ...(shouldRetry === undefined ? {} : { shouldRetry })
+  }
+  const quota = quotaScopes.get(said.code ?? "") ?? quotaScopes.get(said.type ?? "")
+  if (quota !== undefined) return new LlmError.QuotaExhausted({ ...wire, scope: quota })
+  switch (said.code) {
+    case "context_length_exceeded":
+      return new LlmError.ContextLengthExceeded(wire)
+    case "content_filter":
+    case "content_policy_violation":
+      return new LlmError.ContentFiltered(wire)
+    case "conversation_locked":
+      return new LlmError.Conflict(hinted)
+    case "model_not_found":
+      return new LlmError.ModelNotFound(wire)
+  }
+  switch (status) {
+    case 401:
+      return new LlmError.Unauthorized(wire)
+    case 403:
+      return new LlmError.PermissionDenied(wire)
+    case 404:
+      return said.param === "model" ? new LlmError.ModelNotFound(wire) : new LlmError.NotFound(wire)
+    case 408:
+    case 504:
+    case 524:
+      return new LlmError.TimedOut({ ...hinted, phase: "upstream" })
+    case 409:
+      return new LlmError.Conflict(hinted)
+    case 413:
+      return new LlmError.RequestTooLarge(wire)
+    case 429:
+      return neverFits(said.message)
+        ? new LlmError.RequestTooLarge(wire)
+        : new LlmError.RateLimited({ ...hinted, ...(limits === undefined ? {} : { limits }) })
+    case 503:
+    case 529:
+      return new LlmError.Overloaded(hinted)
+  }
+  if (status >= 500) return new LlmError.ServerError(hinted)
+  if (status >= 400) {
+    return status === 400 && /maximum context length|exceeds the context window/iu.test(said.message ?? "")
+      ? new LlmError.ContextLengthExceeded(wire)
+      : new LlmError.InvalidRequest({ ...wire, ...(shouldRetry === undefined ? {} : { shouldRetry }) })
+  }
+  return new LlmError.MalformedResponse({
+    ...where,
+    status,
+    detail: `an error was expected, the status is ${status}`
+  })
+}
+
+const decodeOwn = Schema.decodeUnknownOption(Schema.Union(LlmError.all))
+
+const definedOnly = (fields: Readonly<Record<string, unknown>>): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
+
+/** A gateway of ours names its error: the class comes back with its fields. */
+const ownError = (said: Said, context: LlmError.Context): LlmError.LlmError | undefined => {
+  if (said.llm === undefined) return undefined
+  const { attempts, deployment, model, operation, provider, requestId } = context
+  const where = { provider, deployment, operation, model, requestId, attempts }
+  return Option.getOrUndefined(
+    decodeOwn({ partial: "", text: "", refusal: "", ...said.llm, ...definedOnly(where) })
+  )
+}
+
+/**
+ * Reads an HTTP failure. Total: any status and any body gives a typed error.
+ *
+ * What a gateway of ours turned away (`CircuitOpen`, `LimitExceeded`, …) comes back as what it means
+ * one hop away: `Overloaded` or `RateLimited` with the time to wait. `fromGateway` gives the class itself.
+ */
+export const fromHttp = (failure: HttpFailure, context: LlmError.Context): LlmError.ExchangeError =>
+  classify(failure.status, readText(failure.body), failure.header, failure.now, context)
+
+/** Reads the error of a gateway of ours back as the very class it was; any other answer as `fromHttp` does. */
+export const fromGateway = (failure: HttpFailure, context: LlmError.Context): LlmError.LlmError => {
+  const said = readText(failure.body)
+  return (
+    ownError(said, { ...context, requestId: failure.header("x-request-id") ?? context.requestId }) ??
+    classify(failure.status, said, failure.header, failure.now, context)
+  )
+}
+
+const eventStatus: ReadonlyMap<string, number> = new Map([
+  ["rate_limit_exceeded", 429],
+  ["slow_down", 429],
+  ["rate_limit_error", 429],
+  ["requests", 429],
+  ["tokens", 429],
+  ["server_is_overloaded", 503],
+  ["service_unavailable_error", 503],
+  ["overloaded_error", 503],
+  ["invalid_api_key", 401],
+  ["invalid_prompt", 400],
+  ["invalid_request_error", 400],
+  ["server_error", 500]
+])
+
+/** The status that an error without one would have had: a numeric code is one, else code, then type decide. */
+const statusOf = (said: Said): number => {
+  const numeric = Number(said.code)
+  if (Number.isInteger(numeric) && numeric >= 400 && numeric <= 599) return numeric
+  return eventStatus.get(said.code ?? "") ?? eventStatus.get(said.type ?? "") ?? 500
+}
+
+/**
+ * Reads an error that came with status 200: an error event inside a stream (flat or nested), or
+ * `{"error":…}` as a body.
+ *
+ * @param data the decoded JSON of the event or body
+ * @param now milliseconds since the epoch
+ */
+export const fromEvent = (data: unknown, now: number, context: LlmError.Context): LlmError.ExchangeError =>
+  Option.match(decodeBody(data), {
+    onNone: () =>
+      new LlmError.ServerError({ ...contextOnly(context), detail: "an error event that cannot be read" }),
+    onSome: (body) => {
+      const said = readBody(body)
+      const headers = new Map(
+        Object.entries(said.headers).flatMap(([name, value]) =>
+          typeof value === "string" || typeof value === "number"
+            ? [[name.toLowerCase(), String(value)] as const]
+            : []
+        )
+      )
+      return classify(statusOf(said), said, (name) => headers.get(name), now, context)
+    }
+  })
+
+const contextOnly = (context: LlmError.Context): LlmError.Context => {
+  const { attempts, deployment, model, operation, provider, requestId } = context
+  return {
+    provider,
+    deployment,
+    operation,
+    attempts,
+    ...(model === undefined ? {} : { model }),
+    ...(requestId === undefined ? {} : { requestId })
+  }
+}
+
+/** An OpenAI error body. */
+export interface Body {
+  readonly error: {
+    readonly message: string
+    readonly type: string
+    readonly param: string | null
+    readonly code: string | null
+    readonly hint: string
+    readonly llm: Readonly<Record<string, unknown>>
+  }
+}
+
+/** An error as a gateway answers it. */
+export interface HttpAnswer {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: Body
+}
+
+/** Type and code for errors that have none of their own from the provider. */
+const canonical: Record<LlmError.LlmError["_tag"], readonly [type: string, code: string | null]> = {
+  InvalidRequest: ["invalid_request_error", null],
+  ContextLengthExceeded: ["invalid_request_error", "context_length_exceeded"],
+  ContentFiltered: ["invalid_request_error", "content_filter"],
+  Unauthorized: ["invalid_request_error", "invalid_api_key"],
+  PermissionDenied: ["invalid_request_error", null],
+  NotFound: ["invalid_request_error", null],
+  ModelNotFound: ["invalid_request_error", "model_not_found"],
+  Conflict: ["invalid_request_error", null],
+  RateLimited: ["requests", "rate_limit_exceeded"],
+  RequestTooLarge: ["invalid_request_error", "request_too_large"],
+  QuotaExhausted: ["insufficient_quota", "insufficient_quota"],
+  ServerError: ["server_error", null],
+  Overloaded: ["service_unavailable_error", "server_is_overloaded"],
+  ConnectionFailed: ["server_error", "connection_failed"],
+  TimedOut: ["server_error", "timed_out"],
+  MalformedResponse: ["server_error", "malformed_response"],
+  CircuitOpen: ["service_unavailable_error", "circuit_open"],
+  RetryBudgetExhausted: ["service_unavailable_error", "retry_budget_exhausted"],
+  DeadlineExceeded: ["server_error", "deadline_exceeded"],
+  StreamInterrupted: ["server_error", "stream_interrupted"],
+  Refused: ["invalid_request_error", "refused"],
+  OutputInvalid: ["invalid_request_error", "output_invalid"],
+  LimitExceeded: ["requests", "limit_exceeded"],
+  QueueFull: ["service_unavailable_error", "queue_full"],
+  BudgetExceeded: ["requests", "budget_exceeded"],
+  ToolNotFound: ["invalid_request_error", "tool_not_found"],
+  ToolInputInvalid: ["invalid_request_error", "tool_input_invalid"],
+  ToolFailed: ["server_error", "tool_failed"]
+}
+
+/** Left out of what a gateway tells: where the call went, and everything that a model wrote. */
+const withheld: ReadonlySet<string> = new Set([
+  "provider",
+  "deployment",
+  "operation",
+  "model",
+  "requestId",
+  "attempts",
+  "partial",
+  "text",
+  "refusal"
+])
+
+const encodeOwn = Schema.encodeUnknownSync(Schema.Union(LlmError.all))
+
+/** Writes the OpenAI error body; the same for an HTTP answer and for an error event in a stream. */
+export const toBody = (error: LlmError.LlmError): Body => {
+  const [type, code] = canonical[error._tag]
+  const own = "status" in error || "code" in error
+  return {
+    error: {
+      message: ("detail" in error && own ? error.detail : undefined) ?? error.message,
+      type: ("type" in error ? error.type : undefined) ?? type,
+      param: ("param" in error ? error.param : undefined) ?? null,
+      code: ("code" in error ? error.code : undefined) ?? code,
+      hint: error.hint,
+      llm: Object.fromEntries(Object.entries(encodeOwn(error)).filter(([name]) => !withheld.has(name)))
+    }
+  }
+}
+
+/** Turned away before any attempt: the caller may come again after the time it is told. */
+const turnedAway: ReadonlySet<string> = new Set(["CircuitOpen", "LimitExceeded", "QueueFull"])
+
+/**
+ * Writes the whole HTTP answer: status, `retry-after` where a time is known, and
+ * `x-should-retry: false` on what has been tried already, so that retries do not multiply.
+ */
+export const toHttp = (error: LlmError.LlmError): HttpAnswer => {
+  const wait = LlmError.retryAfterOf(error)
+  return {
+    status: error.httpStatus,
+    headers: {
+      ...(wait === undefined
+        ? {}
+        : {
+            "retry-after": String(Math.max(1, Math.ceil(wait / 1000))),
+            "retry-after-ms": String(Math.ceil(wait))
+          }),
+      ...(turnedAway.has(error._tag) ? {} : { "x-should-retry": "false" })
+    },
+    body: toBody(error)
+  }
+}

@@ -1,0 +1,334 @@
+/**
+ * The pipe: the policies around every exchange, in one fixed order.
+ *
+ * **Details**
+ *
+ * From the outside in: deadline and total timeout → retry (backoff, retry budget) → per attempt:
+ * circuit breaker → attempt timeouts → the exchange. This file is the only one that knows the order.
+ *
+ * An exchange is a scoped effect. A one-shot exchange ends with its reply. A streamed one succeeds
+ * with its first meaningful event and lives on until the caller's scope closes; only then is its
+ * outcome settled, so that a stream which breaks off counts against the deployment. Once an exchange
+ * has succeeded it is committed: nothing is retried any more.
+ *
+ * @example
+ * ```ts
+ * import { Backoff, Call, CircuitBreaker, LlmError, Resilience, RetryBudget, Timeouts } from "@llm/core"
+ * import { Effect, Layer } from "effect"
+ *
+ * const Policies = Resilience.layer.pipe(
+ *   Layer.provide([
+ *     Backoff.layerFixed({ base: "1 millis" }),
+ *     CircuitBreaker.layerConsecutive(),
+ *     RetryBudget.layer(),
+ *     Timeouts.layer()
+ *   ])
+ * )
+ *
+ * const call = Call.make({ provider: "openai", operation: "chat.create" })
+ *
+ * const program = Effect.gen(function* () {
+ *   const resilience = yield* Resilience.Resilience
+ *   return yield* resilience.run(call, (attempt) =>
+ *     attempt.number < 3
+ *       ? Effect.fail(new LlmError.ServerError({ ...attempt.context, status: 500 }))
+ *       : Effect.succeed(`answered by attempt ${attempt.number}`)
+ *   )
+ * })
+ *
+ * const answer = await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(Policies)))
+ * if (answer !== "answered by attempt 3") throw new Error(answer)
+ * ```
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import type * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Pull from "effect/Pull"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Backoff from "./Backoff.ts"
+import type { Call } from "./Call.ts"
+import * as CircuitBreaker from "./CircuitBreaker.ts"
+import * as LlmError from "./LlmError.ts"
+import * as RetryBudget from "./RetryBudget.ts"
+import * as Timeouts from "./Timeouts.ts"
+import type { Usage } from "./Usage.ts"
+
+/** How a committed stream ended, as its reader saw it. */
+export interface Outcome {
+  /** Absent for a stream that was complete. */
+  readonly error?: LlmError.LlmError | undefined
+  readonly usage?: Usage | undefined
+}
+
+/** One try at a call: what an exchange is told, and how it tells what goes on. */
+export interface Attempt {
+  readonly call: Call
+  /** 1 for the first. */
+  readonly number: number
+  /** Where the call goes, for the errors that the exchange makes. */
+  readonly context: LlmError.Context
+  readonly limits: Timeouts.Limits
+  /** Aborted when the attempt is over; its reason is a `TimedOut` where a clock ran out. */
+  readonly signal: AbortSignal
+  /** The exchange waits for bytes from now on: the idle clock runs. */
+  readonly waiting: () => void
+  /** Bytes have come: the idle clock stops. */
+  readonly received: () => void
+  /** The reader's word on how a stream ended; the first one counts. */
+  readonly report: (outcome: Outcome) => void
+}
+
+/** A retry that is about to be waited for. */
+export interface Retry {
+  readonly call: Call
+  /** The number of the attempt that failed. */
+  readonly attempt: number
+  readonly error: LlmError.LlmError
+  /** Milliseconds until the next attempt. */
+  readonly wait: number
+}
+
+/** Told of every retry before its wait; does nothing unless provided. */
+export const OnRetry = Context.Reference<(retry: Retry) => Effect.Effect<void>>(
+  "@llm/core/Resilience/OnRetry",
+  {
+    defaultValue: () => () => Effect.void
+  }
+)
+
+/** The service that every operation goes through. */
+export class Resilience extends Context.Service<
+  Resilience,
+  {
+    /**
+     * Runs one call through all policies.
+     *
+     * Fails with the exchange's own last error, or with `CircuitOpen` (without an attempt),
+     * `TimedOut` (`firstEvent`, `total`), `RetryBudgetExhausted` or `DeadlineExceeded`.
+     */
+    readonly run: <A, E extends LlmError.LlmError, R>(
+      call: Call,
+      exchange: (attempt: Attempt) => Effect.Effect<A, E, R>
+    ) => Effect.Effect<A, E | LlmError.PolicyError | LlmError.TimedOut, Exclude<R, Scope.Scope> | Scope.Scope>
+  }
+>()("@llm/core/Resilience") {}
+
+const contextOf = (call: Call, attempts: number): LlmError.Context => ({
+  provider: call.provider,
+  deployment: call.deployment,
+  operation: call.operation,
+  ...(call.model === undefined ? {} : { model: call.model }),
+  attempts
+})
+
+/** The clocks of one attempt. Reading and setting them is synchronous: they are touched for every chunk. */
+class Watch {
+  waitingSince: number | undefined = undefined
+  readonly clock: Clock.Clock
+  readonly limits: Timeouts.Limits
+  readonly startedAt: number
+  /** When the whole call must end, milliseconds since the epoch. */
+  readonly endsAt: number
+  readonly context: LlmError.Context
+  committed: boolean
+  constructor(
+    clock: Clock.Clock,
+    limits: Timeouts.Limits,
+    endsAt: number,
+    context: LlmError.Context,
+    stream: boolean
+  ) {
+    this.clock = clock
+    this.limits = limits
+    this.startedAt = clock.currentTimeMillisUnsafe()
+    this.endsAt = endsAt
+    this.context = context
+    this.committed = !stream
+  }
+
+  /** The clock that has run out, or the milliseconds until the next can. */
+  check(): LlmError.TimedOut | number {
+    const now = this.clock.currentTimeMillisUnsafe()
+    const { firstEvent, idle, total } = this.limits
+    if (now >= this.endsAt) return new LlmError.TimedOut({ ...this.context, phase: "total", limit: total })
+    let left = this.endsAt - now
+    if (!this.committed) {
+      const silence = this.startedAt + firstEvent - now
+      if (silence <= 0)
+        return new LlmError.TimedOut({ ...this.context, phase: "firstEvent", limit: firstEvent })
+      left = Math.min(left, silence)
+    }
+    if (this.waitingSince !== undefined && this.waitingSince + idle <= now) {
+      return new LlmError.TimedOut({ ...this.context, phase: "idle", limit: idle })
+    }
+    return Math.min(left, this.waitingSince === undefined ? idle : this.waitingSince + idle - now)
+  }
+
+  /** Ends with the timeout that came true; never otherwise. */
+  readonly expiry: Effect.Effect<LlmError.TimedOut> = Effect.suspend(() => {
+    const verdict = this.check()
+    return typeof verdict === "number"
+      ? Effect.flatMap(Effect.sleep(Duration.millis(verdict)), () => this.expiry)
+      : Effect.succeed(verdict)
+  })
+}
+
+/** The pipe over the policies that are provided. */
+export const layer: Layer.Layer<
+  Resilience,
+  never,
+  Backoff.Backoff | CircuitBreaker.CircuitBreaker | RetryBudget.RetryBudget | Timeouts.Timeouts
+> = Layer.effect(
+  Resilience,
+  Effect.gen(function* () {
+    const backoff = yield* Backoff.Backoff
+    const breaker = yield* CircuitBreaker.CircuitBreaker
+    const budget = yield* RetryBudget.RetryBudget
+    const limits = yield* Timeouts.Timeouts
+
+    const attemptOnce = <A, E extends LlmError.LlmError, R>(
+      call: Call,
+      number: number,
+      endsAt: number,
+      exchange: (attempt: Attempt) => Effect.Effect<A, E, R>
+    ) =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.gen(function* () {
+          const scope = yield* Scope.fork(yield* Effect.scope)
+          const admitted = yield* Effect.exit(Scope.provide(breaker.admit(call, number - 1), scope))
+          if (Exit.isFailure(admitted)) {
+            yield* Scope.close(scope, admitted)
+            return yield* Effect.failCause(admitted.cause)
+          }
+          const permit = admitted.value
+          const context = contextOf(call, number)
+          const controller = new AbortController()
+          const watch = new Watch(yield* Clock.Clock, limits, endsAt, context, call.stream)
+          let outcome: Outcome | undefined
+          const attempt: Attempt = {
+            call,
+            number,
+            context,
+            limits,
+            signal: controller.signal,
+            waiting: () => {
+              watch.waitingSince ??= watch.clock.currentTimeMillisUnsafe()
+            },
+            received: () => {
+              watch.waitingSince = undefined
+            },
+            report: (said) => {
+              outcome ??= said
+            }
+          }
+          const settle = (health: LlmError.Health, error?: LlmError.LlmError) =>
+            permit.record(health, error === undefined ? undefined : LlmError.retryAfterOf(error))
+
+          const exit = yield* Effect.exit(
+            restore(
+              Effect.raceFirst(
+                Scope.provide(exchange(attempt), scope),
+                Effect.flatMap(watch.expiry, (error) => Effect.fail(error))
+              )
+            )
+          )
+          if (Exit.isFailure(exit)) {
+            controller.abort()
+            const error = Cause.findErrorOption(exit.cause)
+            yield* error._tag === "Some" ? settle(error.value.health, error.value) : settle("unknown")
+            yield* Scope.close(scope, exit)
+            return yield* exit
+          }
+          if (!call.stream) {
+            yield* settle("up")
+            yield* Scope.close(scope, exit)
+            return exit.value
+          }
+          watch.committed = true
+          yield* Scope.addFinalizer(
+            scope,
+            Effect.suspend(() => {
+              controller.abort()
+              if (outcome === undefined) return settle("unknown")
+              return settle(outcome.error?.health ?? "up", outcome.error)
+            })
+          )
+          yield* Effect.forkIn(
+            Effect.map(watch.expiry, (error) => controller.abort(error)),
+            scope
+          )
+          return exit.value
+        })
+      )
+
+    const run: Resilience["Service"]["run"] = Effect.fnUntraced(function* (call, exchange) {
+      const clock = yield* Clock.Clock
+      const startedAt = clock.currentTimeMillisUnsafe()
+      const endsAt = startedAt + limits.total
+      const deadline = call.deadline ?? Number.POSITIVE_INFINITY
+      if (deadline <= startedAt)
+        return yield* new LlmError.DeadlineExceeded({ ...contextOf(call, 0), deadline })
+      yield* budget.deposit(call)
+      let step:
+        | ((now: number, error: LlmError.LlmError) => Pull.Pull<[unknown, Duration.Duration], never, unknown>)
+        | undefined
+      for (let number = 1; ; number++) {
+        const exit = yield* Effect.exit(attemptOnce(call, number, Math.min(endsAt, deadline), exchange))
+        if (Exit.isSuccess(exit)) return exit.value
+        const failure = Cause.findErrorOption(exit.cause)
+        if (failure._tag === "None") return yield* exit
+        const error = failure.value
+        const now = clock.currentTimeMillisUnsafe()
+        const late = (last: string) =>
+          new LlmError.DeadlineExceeded({ ...contextOf(call, number), deadline, last })
+        if (now >= deadline) return yield* late(error._tag)
+        if (!error.retryable) return yield* exit
+        const hint = LlmError.retryAfterOf(error) ?? 0
+        if (hint > backoff.maxHint) return yield* exit
+        step ??= yield* Schedule.toStep(backoff.schedule)
+        const wait = yield* Pull.matchEffect(step(now, error), {
+          onSuccess: ([, delay]) => Effect.succeed(hint + Duration.toMillis(delay)),
+          onFailure: (cause) => Effect.failCause(cause),
+          onDone: () => Effect.succeed(undefined)
+        })
+        if (wait === undefined) return yield* exit
+        if (now + wait >= deadline) return yield* late(error._tag)
+        if (now + wait >= endsAt) return yield* exit
+        if (!(yield* budget.withdraw(call))) {
+          return yield* new LlmError.RetryBudgetExhausted({
+            ...contextOf(call, number),
+            ...("requestId" in error && error.requestId !== undefined ? { requestId: error.requestId } : {}),
+            last: error._tag,
+            ...("detail" in error && error.detail !== undefined ? { detail: error.detail } : {})
+          })
+        }
+        const onRetry = yield* OnRetry
+        yield* onRetry({ call, attempt: number, error, wait })
+        yield* Effect.sleep(Duration.millis(wait))
+      }
+    })
+
+    return Resilience.of({ run })
+  })
+)
+
+/** All policies at their defaults: full jitter, 5 consecutive failures, the retry budget and the four clocks. */
+export const layerDefault: Layer.Layer<Resilience> = Layer.provide(layer, [
+  Backoff.layerFullJitter(),
+  CircuitBreaker.layerConsecutive(),
+  RetryBudget.layer(),
+  Timeouts.layer()
+])
+
+/** All policies from the `LLM_*` settings; each falls back to its default. */
+export const layerConfig: Layer.Layer<Resilience | CircuitBreaker.CircuitBreaker, Config.ConfigError> =
+  layer.pipe(
+    Layer.provideMerge(CircuitBreaker.layerConfig),
+    Layer.provide([Backoff.layerConfig, RetryBudget.layer(), Timeouts.layerConfig])
+  )

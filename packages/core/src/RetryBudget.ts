@@ -1,0 +1,94 @@
+/**
+ * A common purse for retries, so that a storm of failures is not multiplied.
+ *
+ * **Details**
+ *
+ * A token bucket per deployment: every call pays in `perCall`, every retry takes one out, and
+ * `perSecond` trickles in so that a quiet caller can always retry a little. An empty bucket ends the
+ * retrying of that moment, whatever the backoff would allow. Over a long run retries stay below
+ * `perCall · calls + perSecond · seconds + capacity`.
+ *
+ * After Finagle's `RetryBudget` (20 % of calls, at least 10 retries a second), with its expiring
+ * deposits replaced by a capacity.
+ *
+ * @example
+ * ```ts
+ * import { RetryBudget } from "@llm/core"
+ *
+ * export const strict = RetryBudget.layer({ capacity: 20, perCall: 0.1, perSecond: 1 })
+ * export const unlimited = RetryBudget.layerNone
+ * ```
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { Call } from "./Call.ts"
+
+/** The service that `Resilience` asks for each retry. */
+export class RetryBudget extends Context.Service<
+  RetryBudget,
+  {
+    /** Pays in for a call that starts. */
+    readonly deposit: (call: Call) => Effect.Effect<void>
+    /** Takes one retry out; `false` where the purse is empty. */
+    readonly withdraw: (call: Call) => Effect.Effect<boolean>
+    /** Retries that are left for the call's deployment. */
+    readonly balance: (call: Call) => Effect.Effect<number>
+  }
+>()("@llm/core/RetryBudget") {}
+
+/** How large the purse is and how it fills. */
+export interface Options {
+  /** The most retries that can be saved up, and what a fresh bucket holds; 100 unless told. */
+  readonly capacity?: number | undefined
+  /** Retries that each call earns; 0.2 unless told. */
+  readonly perCall?: number | undefined
+  /** Retries earned by time alone, per second; 10 unless told. */
+  readonly perSecond?: number | undefined
+}
+
+/** One bucket per provider and deployment, in this process. */
+export const layer = (options?: Options): Layer.Layer<RetryBudget> =>
+  Layer.sync(RetryBudget, () => {
+    const capacity = options?.capacity ?? 100
+    const perCall = options?.perCall ?? 0.2
+    const perMilli = (options?.perSecond ?? 10) / 1000
+    const buckets = new Map<string, { tokens: number; at: number }>()
+
+    const bucketOf = (call: Call, now: number) => {
+      const key = `${call.provider}/${call.deployment}`
+      let bucket = buckets.get(key)
+      if (bucket === undefined) {
+        bucket = { tokens: capacity, at: now }
+        buckets.set(key, bucket)
+      }
+      bucket.tokens = Math.min(capacity, bucket.tokens + Math.max(0, now - bucket.at) * perMilli)
+      bucket.at = now
+      return bucket
+    }
+
+    return RetryBudget.of({
+      deposit: (call) =>
+        Effect.map(Clock.currentTimeMillis, (now) => {
+          const bucket = bucketOf(call, now)
+          bucket.tokens = Math.min(capacity, bucket.tokens + perCall)
+        }),
+      withdraw: (call) =>
+        Effect.map(Clock.currentTimeMillis, (now) => {
+          const bucket = bucketOf(call, now)
+          // The sum of many small deposits may miss a whole token by a rounding error.
+          if (bucket.tokens < 1 - 1e-9) return false
+          bucket.tokens = Math.max(0, bucket.tokens - 1)
+          return true
+        }),
+      balance: (call) => Effect.map(Clock.currentTimeMillis, (now) => bucketOf(call, now).tokens)
+    })
+  })
+
+/** No limit but the backoff's own. */
+export const layerNone: Layer.Layer<RetryBudget> = Layer.succeed(RetryBudget, {
+  deposit: () => Effect.void,
+  withdraw: () => Effect.succeed(true),
+  balance: () => Effect.succeed(Number.POSITIVE_INFINITY)
+})

@@ -1,0 +1,89 @@
+/**
+ * Four clocks, so that nothing hangs.
+ *
+ * **Details**
+ *
+ * - `connect`: until the connection stands; measured by the transport.
+ * - `firstEvent`: until a stream's first meaningful event (text, tool call, refusal). A one-shot
+ *   reply has no event before it is whole, so `total` bounds it.
+ * - `idle`: between two reads once bytes flow. A slow reader of ours does not count.
+ * - `total`: the whole call with all its attempts and waits, a stream's last byte included.
+ *
+ * @example
+ * ```ts
+ * import { Timeouts } from "@llm/core"
+ *
+ * export const patient = Timeouts.layer({ firstEvent: "5 minutes", total: "30 minutes" })
+ * ```
+ */
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+
+/** The four limits in milliseconds; `Infinity` where there is none. */
+export interface Limits {
+  readonly connect: number
+  readonly firstEvent: number
+  readonly idle: number
+  readonly total: number
+}
+
+/** The service that `Resilience` takes its limits from. */
+export class Timeouts extends Context.Service<Timeouts, Limits>()("@llm/core/Timeouts") {}
+
+/** What may be set; anything left out keeps its default. */
+export interface Options {
+  /** 5 seconds unless told. */
+  readonly connect?: Duration.Input | undefined
+  /** 2 minutes unless told. */
+  readonly firstEvent?: Duration.Input | undefined
+  /** 1 minute unless told. */
+  readonly idle?: Duration.Input | undefined
+  /** 10 minutes unless told. */
+  readonly total?: Duration.Input | undefined
+}
+
+const millis = (input: Duration.Input | undefined, fallback: Duration.Input): number =>
+  Duration.toMillis(Duration.fromInputUnsafe(input ?? fallback))
+
+/** The limits that hold unless told. */
+export const make = (options?: Options): Limits => ({
+  connect: millis(options?.connect, "5 seconds"),
+  firstEvent: millis(options?.firstEvent, "2 minutes"),
+  idle: millis(options?.idle, "1 minute"),
+  total: millis(options?.total, "10 minutes")
+})
+
+/** Limits from code. */
+export const layer = (options?: Options): Layer.Layer<Timeouts> => Layer.succeed(Timeouts, make(options))
+
+/** No limit at all. */
+export const layerNone: Layer.Layer<Timeouts> = layer({
+  connect: Duration.infinity,
+  firstEvent: Duration.infinity,
+  idle: Duration.infinity,
+  total: Duration.infinity
+})
+
+/** Limits from `LLM_TIMEOUT_CONNECT`, `LLM_TIMEOUT_FIRST_EVENT`, `LLM_TIMEOUT_IDLE` and `LLM_TIMEOUT_TOTAL`. */
+export const layerConfig: Layer.Layer<Timeouts, Config.ConfigError> = Layer.effect(
+  Timeouts,
+  Effect.map(
+    Config.all({
+      connect: Config.option(Config.Duration("LLM_TIMEOUT_CONNECT")),
+      firstEvent: Config.option(Config.Duration("LLM_TIMEOUT_FIRST_EVENT")),
+      idle: Config.option(Config.Duration("LLM_TIMEOUT_IDLE")),
+      total: Config.option(Config.Duration("LLM_TIMEOUT_TOTAL"))
+    }),
+    (limits) =>
+      make({
+        connect: Option.getOrUndefined(limits.connect),
+        firstEvent: Option.getOrUndefined(limits.firstEvent),
+        idle: Option.getOrUndefined(limits.idle),
+        total: Option.getOrUndefined(limits.total)
+      })
+  )
+)
