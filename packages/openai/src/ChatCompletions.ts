@@ -1,0 +1,291 @@
+/**
+ * Chat completions, one-shot and streamed.
+ *
+ * Quirks: a stream's usage comes only when it is asked for, so it always is; a refusal is data
+ * (`message.refusal`), not an error; unknown fields stay on the objects.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { LlmError, type Resilience, Usage } from "@llm/core"
+import type { ChatCompletionCreateParamsNonStreaming } from "openai/resources/chat/completions"
+import * as ChatStream from "./internal/chatStream.ts"
+import { callOf, type OpenAiClient, parseJson, readBytes } from "./OpenAiClient.ts"
+
+// ---------------------------------------------------------------------------
+// Request
+// ---------------------------------------------------------------------------
+
+/** What the API takes, without `stream`: which of the two forms is meant is said by the method. */
+export type Request = Omit<ChatCompletionCreateParamsNonStreaming, "stream" | "stream_options">
+
+/** What is no part of the request. */
+export interface CallOptions {
+  /** Wall-clock end of the caller's patience, in milliseconds since the epoch. */
+  readonly deadline?: number | undefined
+  /** On whose account the call runs. */
+  readonly tenant?: string | undefined
+}
+
+// ---------------------------------------------------------------------------
+// Reply
+// ---------------------------------------------------------------------------
+
+const Text = Schema.optional(Schema.NullOr(Schema.String))
+
+const ToolCall = Schema.Struct({
+  id: Schema.String,
+  type: Schema.String,
+  function: Schema.optional(Schema.Struct({ name: Schema.String, arguments: Schema.String }))
+})
+
+const Message = Schema.Struct({
+  role: Schema.String,
+  content: Schema.optional(Schema.NullOr(Schema.String)),
+  refusal: Text,
+  tool_calls: Schema.optional(Schema.NullOr(Schema.Array(ToolCall)))
+})
+
+/** A whole chat completion; fields that are not named here stay on the object. */
+export const ChatCompletion = Schema.Struct({
+  id: Schema.String,
+  created: Schema.Finite,
+  model: Schema.String,
+  service_tier: Text,
+  system_fingerprint: Text,
+  choices: Schema.NonEmptyArray(
+    Schema.Struct({ index: Schema.Finite, message: Message, finish_reason: Schema.NullOr(Schema.String) })
+  ),
+  usage: Schema.optional(Schema.Unknown)
+})
+export type ChatCompletion = typeof ChatCompletion.Type
+
+const isChatCompletion = Schema.is(ChatCompletion)
+
+/** The tokens of a reply; `undefined` where the server did not tell. */
+export const usageOf = (reply: ChatCompletion): Usage.Usage | undefined => Usage.fromWire(reply.usage)
+
+/** The text of a reply's first choice, or the empty string. */
+export const textOf = (reply: ChatCompletion): string => reply.choices[0].message.content ?? ""
+
+// ---------------------------------------------------------------------------
+// Create
+// ---------------------------------------------------------------------------
+
+const callFor = (
+  client: OpenAiClient["Service"],
+  operation: string,
+  request: Request,
+  options: CallOptions | undefined
+) =>
+  callOf(client, {
+    operation,
+    model: request.model,
+    stream: operation === "chat.stream",
+    maxOutputTokens: request.max_completion_tokens ?? request.max_tokens ?? undefined,
+    deadline: options?.deadline,
+    tenant: options?.tenant
+  })
+
+/** `chat.create`: the whole reply. */
+export const create = (client: OpenAiClient["Service"], resilience: Resilience.Resilience["Service"]) => {
+  const exchange = (request: Request) => {
+    const body = JSON.stringify({ ...request, stream: false })
+    return Effect.fnUntraced(function* (attempt: Resilience.Attempt) {
+      const reply = yield* client.exchange(attempt, { method: "post", path: "/chat/completions", body })
+      const json = yield* parseJson(yield* readBytes(reply), reply, attempt)
+      if (isChatCompletion(json)) return json
+      return yield* new LlmError.MalformedResponse({
+        ...attempt.context,
+        requestId: reply.requestId,
+        status: reply.status,
+        detail: "JSON that is not a chat completion"
+      })
+    })
+  }
+  return (request: Request, options?: CallOptions): Effect.Effect<ChatCompletion, LlmError.CallError> =>
+    Effect.scoped(resilience.run(callFor(client, "chat.create", request, options), exchange(request)))
+}
+
+// ---------------------------------------------------------------------------
+// Stream
+// ---------------------------------------------------------------------------
+
+/** One step of a streamed reply. `Completed` comes exactly once, last, and only for a whole reply. */
+export type ChatEvent =
+  | { readonly _tag: "Text"; readonly choice: number; readonly text: string }
+  | { readonly _tag: "Refusal"; readonly choice: number; readonly text: string }
+  | {
+      readonly _tag: "ToolCall"
+      readonly choice: number
+      /** Which of the choice's calls this piece belongs to. */
+      readonly index: number
+      /** With the first piece of a call only. */
+      readonly id: string | undefined
+      readonly name: string | undefined
+      /** The next piece of the arguments' JSON text. */
+      readonly arguments: string
+    }
+  | { readonly _tag: "Finish"; readonly choice: number; readonly reason: string }
+  | { readonly _tag: "Usage"; readonly usage: Usage.Usage }
+  | { readonly _tag: "Completed"; readonly reply: ChatCompletion }
+
+interface PendingChoice {
+  role: string
+  content: string | null
+  refusal: string | null
+  finishReason: string | null
+  readonly toolCalls: Map<number, { id: string; name: string; type: string; arguments: string }>
+}
+
+/** Chunks to events, and to the reply they make up. */
+class Accumulator {
+  private head: ChatStream.ChatChunk | undefined
+  private usage: unknown
+  private readonly choices = new Map<number, PendingChoice>()
+
+  accept(chunk: ChatStream.ChatChunk, events: Array<ChatEvent>): void {
+    this.head ??= chunk
+    for (const { delta, finish_reason, index } of chunk.choices) {
+      const choice = this.choice(index)
+      if (delta?.role) choice.role = delta.role
+      if (delta?.content) {
+        choice.content = (choice.content ?? "") + delta.content
+        events.push({ _tag: "Text", choice: index, text: delta.content })
+      }
+      if (delta?.refusal) {
+        choice.refusal = (choice.refusal ?? "") + delta.refusal
+        events.push({ _tag: "Refusal", choice: index, text: delta.refusal })
+      }
+      for (const piece of delta?.tool_calls ?? []) {
+        let call = choice.toolCalls.get(piece.index)
+        if (call === undefined) {
+          call = { id: "", name: "", type: "function", arguments: "" }
+          choice.toolCalls.set(piece.index, call)
+        }
+        if (piece.type) call.type = piece.type
+        if (piece.id) call.id = piece.id
+        // Some servers repeat the name with every piece: the first one counts.
+        if (piece.function?.name && call.name === "") call.name = piece.function.name
+        const text = piece.function?.arguments ?? ""
+        call.arguments += text
+        events.push({
+          _tag: "ToolCall",
+          choice: index,
+          index: piece.index,
+          id: piece.id ?? undefined,
+          name: piece.function?.name ?? undefined,
+          arguments: text
+        })
+      }
+      if (finish_reason) {
+        choice.finishReason = finish_reason
+        events.push({ _tag: "Finish", choice: index, reason: finish_reason })
+      }
+    }
+    if (chunk.usage !== null && chunk.usage !== undefined) {
+      this.usage = chunk.usage
+      const usage = Usage.fromWire(chunk.usage)
+      if (usage !== undefined) events.push({ _tag: "Usage", usage })
+    }
+  }
+
+  /** The whole reply; `undefined` where not even one choice came. */
+  reply(model: string): ChatCompletion | undefined {
+    const choices = [...this.choices]
+      .toSorted(([left], [right]) => left - right)
+      .map(([index, choice]) => ({
+        index,
+        finish_reason: choice.finishReason,
+        message: {
+          role: choice.role,
+          content: choice.content,
+          refusal: choice.refusal,
+          ...(choice.toolCalls.size === 0
+            ? {}
+            : {
+                tool_calls: [...choice.toolCalls]
+                  .toSorted(([left], [right]) => left - right)
+                  .map(([, call]) => ({
+                    id: call.id,
+                    type: call.type,
+                    function: { name: call.name, arguments: call.arguments }
+                  }))
+              })
+        }
+      }))
+    const [first, ...rest] = choices
+    if (first === undefined) return undefined
+    return {
+      id: this.head?.id ?? "",
+      created: this.head?.created ?? 0,
+      model: this.head?.model ?? model,
+      service_tier: this.head?.service_tier,
+      system_fingerprint: this.head?.system_fingerprint,
+      choices: [first, ...rest],
+      usage: this.usage
+    }
+  }
+
+  private choice(index: number): PendingChoice {
+    let choice = this.choices.get(index)
+    if (choice === undefined) {
+      choice = { role: "assistant", content: null, refusal: null, finishReason: null, toolCalls: new Map() }
+      this.choices.set(index, choice)
+    }
+    return choice
+  }
+}
+
+/** `chat.stream`: the reply as it is written. */
+export const stream = (client: OpenAiClient["Service"], resilience: Resilience.Resilience["Service"]) => {
+  const openStream = (
+    request: Request,
+    options: CallOptions | undefined
+  ): Effect.Effect<ChatStream.Opened, LlmError.CallError, Scope.Scope> => {
+    const body = JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true } })
+    return resilience.run(callFor(client, "chat.stream", request, options), (attempt) =>
+      Effect.flatMap(client.exchange(attempt, { method: "post", path: "/chat/completions", body }), (reply) =>
+        ChatStream.open(attempt, reply, request.n ?? 1)
+      )
+    )
+  }
+  return (
+    request: Request,
+    options?: CallOptions
+  ): Stream.Stream<ChatEvent, LlmError.CallError | LlmError.StreamInterrupted> =>
+    Stream.unwrap(
+      Effect.map(openStream(request, options), (opened) => {
+        const accumulator = new Accumulator()
+        let first: ChatStream.Step | undefined = opened.first
+        let completed = false
+        const pull: Effect.Effect<
+          readonly [ChatEvent, ...Array<ChatEvent>],
+          LlmError.StreamInterrupted | Cause.Done
+        > = Effect.suspend(() => {
+          if (completed) return Cause.done()
+          if (first !== undefined) {
+            const step = first
+            first = undefined
+            return emit(step)
+          }
+          return Effect.flatMap(opened.next, emit)
+        })
+        const emit = (step: ChatStream.Step | undefined) => {
+          const events: Array<ChatEvent> = []
+          if (step === undefined) {
+            completed = true
+            const reply = accumulator.reply(request.model)
+            if (reply !== undefined) events.push({ _tag: "Completed", reply })
+          } else {
+            for (const chunk of step.chunks) accumulator.accept(chunk, events)
+          }
+          const [head, ...tail] = events
+          return head === undefined ? pull : Effect.succeed([head, ...tail] as const)
+        }
+        return Stream.fromPull(Effect.succeed(pull))
+      })
+    )
+}

@@ -1,0 +1,355 @@
+/**
+ * One attempt is one HTTP exchange by the official SDK.
+ *
+ * **Details**
+ *
+ * The SDK builds and signs the request (`maxRetries: 0`, its own timer off); an undici pool carries it.
+ * What comes back is a `Reply`: status, headers and a body that is read piece by piece. Every way in
+ * which an exchange can break is an `LlmError` here, and nowhere else.
+ *
+ * This module is the only place of the package that touches the SDK or the network. Operations go
+ * through `OpenAi`, which puts the policies around it.
+ */
+import * as Clock from "effect/Clock"
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import { ErrorResponse, LlmError, Redaction, type Call, type Resilience } from "@llm/core"
+import OpenAI, { APIConnectionError } from "openai"
+import { type ByteSource, makePool, type Pool, PooledResponse, TransportFailure } from "./internal/pool.ts"
+
+/** Where calls go and in whose name. */
+export interface Options {
+  readonly apiKey: Redacted.Redacted
+  /** Ends in `/v1`; `https://api.openai.com/v1` unless told. */
+  readonly baseUrl?: string | undefined
+  readonly organization?: string | undefined
+  readonly project?: string | undefined
+  /** How the provider is called in errors, circuits and metrics; `openai` unless told. */
+  readonly provider?: string | undefined
+  /** Which of the provider's endpoints this is; `default` unless told. */
+  readonly deployment?: string | undefined
+}
+
+/** One HTTP request. */
+export interface Request {
+  readonly method: "get" | "post" | "delete"
+  /** Below the base URL, such as `/chat/completions`. */
+  readonly path: string
+  /** JSON as text or bytes; sent as it is. */
+  readonly body?: string | Uint8Array | undefined
+  /** Sent along; the SDK's own headers and the key are added. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
+}
+
+/** An HTTP answer whose body is still on its way. */
+export interface Reply {
+  readonly status: number
+  readonly requestId: string | undefined
+  /** By lower-case name. */
+  readonly header: (name: string) => string | undefined
+  readonly headers: ReadonlyArray<readonly [name: string, value: string]>
+  /**
+   * The next bytes, as many as there are; `undefined` at the end of the body.
+   * Fails with `TimedOut` where a clock of the attempt ran out, else with `ConnectionFailed`.
+   */
+  readonly read: Effect.Effect<Uint8Array | undefined, LlmError.TransportError>
+}
+
+/** The service that makes exchanges. */
+export class OpenAiClient extends Context.Service<
+  OpenAiClient,
+  {
+    readonly provider: string
+    readonly deployment: string
+    /** Makes one exchange; the connection is given up when the scope closes before the body's end. */
+    readonly exchange: (
+      attempt: Resilience.Attempt,
+      request: Request
+    ) => Effect.Effect<Reply, LlmError.ExchangeError, Scope.Scope>
+  }
+>()("@llm/openai/OpenAiClient") {}
+
+/** Codes of Node and undici, by what they mean. */
+const connectionReasons: ReadonlyMap<string, typeof LlmError.ConnectionReason.Type> = new Map([
+  ["ENOTFOUND", "dns"],
+  ["EAI_AGAIN", "dns"],
+  ["ECONNREFUSED", "refused"],
+  ["EHOSTUNREACH", "refused"],
+  ["ENETUNREACH", "refused"],
+  ["ECONNRESET", "reset"],
+  ["EPIPE", "reset"],
+  ["UND_ERR_SOCKET", "reset"],
+  ["UND_ERR_RES_CONTENT_LENGTH_MISMATCH", "reset"]
+])
+
+const codeOf = (error: unknown): string | undefined => {
+  if (!(error instanceof Error)) return undefined
+  if ("code" in error && typeof error.code === "string") return error.code
+  return codeOf(error.cause)
+}
+
+const messageOf = (error: unknown): string => {
+  if (!(error instanceof Error)) return "unknown transport error"
+  return error.message === "" && error.cause !== undefined ? messageOf(error.cause) : error.message
+}
+
+const connectionError = (
+  error: unknown,
+  sent: boolean,
+  attempt: Resilience.Attempt,
+  requestId?: string
+): LlmError.TransportError => {
+  const context = requestId === undefined ? attempt.context : { ...attempt.context, requestId }
+  const code = codeOf(error)
+  if (code === "UND_ERR_CONNECT_TIMEOUT" || code === "ETIMEDOUT") {
+    return new LlmError.TimedOut({ ...context, phase: "connect", limit: attempt.limits.connect })
+  }
+  if (code !== undefined && /^(?:UND_ERR_HEADERS_OVERFLOW|HPE_)/u.test(code)) {
+    return new LlmError.MalformedResponse({ ...context, detail: `not HTTP as it should be (${code})` })
+  }
+  const tls =
+    code !== undefined && /^(?:ERR_TLS|ERR_SSL|CERT_|DEPTH_|SELF_SIGNED|UNABLE_TO_|EPROTO)/u.test(code)
+  return new LlmError.ConnectionFailed({
+    ...context,
+    reason: tls ? "tls" : (connectionReasons.get(code ?? "") ?? "other"),
+    sent,
+    detail: Redaction.redact(messageOf(error), 200)
+  })
+}
+
+/** The most of an error body that is read: more says no more. */
+const errorBodyLimit = 64 * 1024
+
+const readAll = Effect.fnUntraced(function* (reply: Reply, limit: number) {
+  const pieces: Array<Uint8Array> = []
+  let size = 0
+  while (size < limit) {
+    const bytes = yield* reply.read
+    if (bytes === undefined) break
+    pieces.push(bytes)
+    size += bytes.length
+  }
+  const [first] = pieces
+  return pieces.length === 1 && first !== undefined ? first : Buffer.concat(pieces)
+})
+
+const decodeText = new TextDecoder()
+
+/**
+ * Reads the rest of a body.
+ *
+ * A body that breaks off is `ConnectionFailed`: a piece of JSON is never taken for the whole.
+ */
+export const readBytes = (reply: Reply): Effect.Effect<Uint8Array, LlmError.TransportError> =>
+  readAll(reply, Number.POSITIVE_INFINITY)
+
+/** Reads a body that must be JSON: HTML, an empty body or half a document is `MalformedResponse`. */
+export const parseJson = (
+  bytes: Uint8Array,
+  reply: Reply,
+  attempt: Resilience.Attempt
+): Effect.Effect<unknown, LlmError.ExchangeError> =>
+  Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    const context =
+      reply.requestId === undefined ? attempt.context : { ...attempt.context, requestId: reply.requestId }
+    let json: unknown
+    try {
+      json = JSON.parse(decodeText.decode(bytes))
+    } catch {
+      const type = reply.header("content-type") ?? "no content type"
+      const what = bytes.length === 0 ? "an empty body" : `${bytes.length} bytes of ${type} that are not JSON`
+      return Effect.fail(new LlmError.MalformedResponse({ ...context, status: reply.status, detail: what }))
+    }
+    return isErrorBody(json) ? Effect.fail(ErrorResponse.fromEvent(json, now, context)) : Effect.succeed(json)
+  })
+
+/** Some servers answer `{"error":{…}}` with status 200, as a body or as an event. */
+export const isErrorBody = (json: unknown): boolean =>
+  typeof json === "object" &&
+  json !== null &&
+  "error" in json &&
+  json.error !== null &&
+  json.error !== undefined &&
+  !("choices" in json) &&
+  !("object" in json)
+
+const makeReply = (response: PooledResponse, attempt: Resilience.Attempt): Reply => {
+  const { record, source } = response
+  const header = (name: string): string | undefined => {
+    const value = record[name]
+    return typeof value === "string" ? value : value?.[0]
+  }
+  const requestId = header("x-request-id")
+  return {
+    status: response.code,
+    requestId,
+    header,
+    get headers() {
+      return Object.entries(record).flatMap(([name, value]) =>
+        value === undefined
+          ? []
+          : typeof value === "string"
+            ? [[name, value] as const]
+            : value.map((one) => [name, one] as const)
+      )
+    },
+    read: readFrom(source, attempt, requestId)
+  }
+}
+
+const readFrom = (
+  source: ByteSource,
+  attempt: Resilience.Attempt,
+  requestId: string | undefined
+): Effect.Effect<Uint8Array | undefined, LlmError.TransportError> => {
+  const broken = (): LlmError.TransportError =>
+    attempt.signal.reason instanceof LlmError.TimedOut
+      ? attempt.signal.reason
+      : connectionError(source.failure, true, attempt, requestId)
+  const next: Effect.Effect<Uint8Array | undefined, LlmError.TransportError> = Effect.suspend(() => {
+    const bytes = source.take()
+    if (bytes !== undefined) return Effect.succeed(bytes)
+    if (source.failure !== undefined) return Effect.fail(broken())
+    if (source.ended) return Effect.succeed(undefined)
+    attempt.waiting()
+    return Effect.callback<Uint8Array | undefined, LlmError.TransportError>((resume) => {
+      source.onChange(() => {
+        attempt.received()
+        resume(next)
+      })
+      return Effect.sync(() => source.onChange(undefined))
+    })
+  })
+  return next
+}
+
+/** Makes the client; its connections are closed with the scope. */
+export const make = Effect.fnUntraced(function* (options: Options) {
+  // Opened with the first exchange: the connect timeout is the attempt's, the pool is the client's.
+  let pool: Pool | undefined
+  yield* Effect.addFinalizer(() => Effect.promise(async () => pool?.destroy()))
+  const sdk = new OpenAI({
+    apiKey: Redacted.value(options.apiKey),
+    baseURL: options.baseUrl ?? "https://api.openai.com/v1",
+    organization: options.organization ?? null,
+    project: options.project ?? null,
+    maxRetries: 0,
+    // Our clocks rule; the SDK's would stop at the headers. The largest that a Node timer can hold.
+    timeout: 2_147_483_647,
+    logLevel: "off",
+    fetch: (input, init) =>
+      pool === undefined ? Promise.reject(new Error("no pool")) : pool.fetch(input, init)
+  })
+
+  const exchange = (
+    attempt: Resilience.Attempt,
+    request: Request
+  ): Effect.Effect<Reply, LlmError.ExchangeError, Scope.Scope> =>
+    Effect.acquireRelease(
+      Effect.tryPromise({
+        try: (signal) => {
+          pool ??= makePool({ connectTimeout: attempt.limits.connect })
+          return sdk[request.method](request.path, {
+            ...(request.body === undefined ? {} : { body: request.body }),
+            headers: {
+              ...(request.body === undefined ? {} : { "content-type": "application/json" }),
+              "x-stainless-retry-count": String(attempt.number - 1),
+              ...request.headers
+            },
+            signal
+          }).asResponse()
+        },
+        catch: (error) => {
+          const cause = error instanceof APIConnectionError ? error.cause : error
+          return connectionError(cause, cause instanceof TransportFailure && cause.sent, attempt)
+        }
+      }).pipe(
+        Effect.flatMap((response) =>
+          response instanceof PooledResponse
+            ? Effect.succeed(response)
+            : Effect.die(new Error("the SDK answered with a response that is not the pool's"))
+        )
+      ),
+      (response) => Effect.sync(() => response.source.cancel(new DOMException("aborted", "AbortError"))),
+      { interruptible: true }
+    ).pipe(
+      Effect.flatMap((response) => {
+        // A clock that runs out after commitment has no fiber to interrupt: it closes the connection.
+        attempt.signal.addEventListener("abort", () => response.source.cancel(new Error("timed out")), {
+          once: true
+        })
+        const reply = makeReply(response, attempt)
+        if (reply.status < 400) {
+          return reply.status < 300 ? Effect.succeed(reply) : Effect.fail(redirected(reply, attempt))
+        }
+        return Effect.flatMap(failureOf(reply, attempt), (error) => Effect.fail(error))
+      })
+    )
+
+  return OpenAiClient.of({
+    provider: options.provider ?? "openai",
+    deployment: options.deployment ?? "default",
+    exchange
+  })
+})
+
+const redirected = (reply: Reply, attempt: Resilience.Attempt): LlmError.MalformedResponse =>
+  new LlmError.MalformedResponse({
+    ...attempt.context,
+    status: reply.status,
+    detail: "a redirect, which is not followed: the key belongs to one host"
+  })
+
+/** The status says what happened even where the body does not arrive. */
+const failureOf = (reply: Reply, attempt: Resilience.Attempt): Effect.Effect<LlmError.ExchangeError> =>
+  Effect.zipWith(
+    Effect.orElseSucceed(readAll(reply, errorBodyLimit), () => new Uint8Array()),
+    Clock.currentTimeMillis,
+    (bytes, now) =>
+      ErrorResponse.fromHttp(
+        { status: reply.status, header: reply.header, body: decodeText.decode(bytes), now },
+        attempt.context
+      )
+  )
+
+/** A client from code. */
+export const layer = (options: Options): Layer.Layer<OpenAiClient> =>
+  Layer.effect(OpenAiClient, make(options))
+
+const BaseUrl = Schema.String.check(
+  Schema.makeFilter((text) => /^https?:\/\/\S+$/u.test(text) && URL.canParse(text), {
+    message: "expected a URL that starts with http:// or https://, such as https://api.openai.com/v1"
+  })
+)
+
+/** `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID`; only the key is required. */
+export const config: Config.Config<Options> = Config.all({
+  apiKey: Config.schema(Schema.Redacted(Schema.NonEmptyString), "OPENAI_API_KEY"),
+  baseUrl: Config.option(Config.schema(BaseUrl, "OPENAI_BASE_URL")),
+  organization: Config.option(Config.NonEmptyString("OPENAI_ORG_ID")),
+  project: Config.option(Config.NonEmptyString("OPENAI_PROJECT_ID"))
+}).pipe(
+  Config.map(({ apiKey, baseUrl, organization, project }) => ({
+    apiKey,
+    baseUrl: Option.getOrUndefined(baseUrl),
+    organization: Option.getOrUndefined(organization),
+    project: Option.getOrUndefined(project)
+  }))
+)
+
+/** A client from the environment. */
+export const layerConfig: Layer.Layer<OpenAiClient, Config.ConfigError> = Layer.unwrap(
+  Effect.map(config, layer)
+)
+
+/** A `Call` of this client. */
+export const callOf = (
+  client: OpenAiClient["Service"],
+  call: Omit<Call.Call, "provider" | "deployment">
+): Call.Call => ({ provider: client.provider, deployment: client.deployment, ...call })

@@ -1,0 +1,5 @@
+export * as ChatCompletions from "./ChatCompletions.ts"
+export * as Models from "./Models.ts"
+export * as OpenAi from "./OpenAi.ts"
+export * as OpenAiClient from "./OpenAiClient.ts"
+export * as Passthrough from "./Passthrough.ts"

@@ -1,0 +1,290 @@
+/**
+ * A streamed chat completion between the bytes and its two readers (typed events, raw relay): finds
+ * the first meaningful event, the end, and everything that goes wrong in between.
+ */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { ErrorResponse, LlmError, type Resilience, Usage } from "@llm/core"
+import { isErrorBody, parseJson, readBytes, type Reply } from "../OpenAiClient.ts"
+import { SseDecoder, type SseEvent, SseOverflow } from "./sse.ts"
+
+const Text = Schema.optional(Schema.NullOr(Schema.String))
+
+/** A piece of a tool call; id and name come with the first piece of an index. */
+const ToolCallPiece = Schema.Struct({
+  index: Schema.Finite,
+  id: Text,
+  type: Text,
+  function: Schema.optional(Schema.NullOr(Schema.Struct({ name: Text, arguments: Text })))
+})
+
+const Delta = Schema.Struct({
+  role: Text,
+  content: Text,
+  refusal: Text,
+  tool_calls: Schema.optional(Schema.NullOr(Schema.Array(ToolCallPiece))),
+  function_call: Schema.optional(Schema.NullOr(Schema.Struct({ name: Text, arguments: Text })))
+})
+
+/** One chunk of a streamed chat completion; unknown fields stay on the object. */
+export const ChatChunk = Schema.Struct({
+  id: Text,
+  created: Schema.optional(Schema.NullOr(Schema.Finite)),
+  model: Text,
+  service_tier: Text,
+  system_fingerprint: Text,
+  choices: Schema.Array(
+    Schema.Struct({
+      index: Schema.Finite,
+      delta: Schema.optional(Schema.NullOr(Delta)),
+      finish_reason: Text
+    })
+  ),
+  usage: Schema.optional(Schema.Unknown)
+})
+export type ChatChunk = typeof ChatChunk.Type
+
+const isChatChunk = Schema.is(ChatChunk)
+
+const present = (text: string | null | undefined): text is string =>
+  text !== null && text !== undefined && text !== ""
+
+/** Whether a chunk carries something of the answer: not headers, not a role alone. */
+const isMeaningful = (chunk: ChatChunk): boolean =>
+  chunk.choices.some(
+    ({ delta, finish_reason }) =>
+      present(finish_reason) ||
+      (delta !== null &&
+        delta !== undefined &&
+        (present(delta.content) ||
+          present(delta.refusal) ||
+          (delta.tool_calls !== null && delta.tool_calls !== undefined && delta.tool_calls.length > 0) ||
+          (delta.function_call !== null && delta.function_call !== undefined)))
+  )
+
+/** What one read gave: whole events as bytes, and the chunks in them. */
+export interface Step {
+  readonly bytes: Uint8Array
+  readonly chunks: ReadonlyArray<ChatChunk>
+}
+
+/** A stream that has begun to answer. */
+export interface Opened {
+  /** Read before the stream was known to be an answer. */
+  readonly first: Step
+  /** The next events; `undefined` after the end, which was said by the server. */
+  readonly next: Effect.Effect<Step | undefined, LlmError.StreamInterrupted>
+}
+
+const noBytes = new Uint8Array()
+const nothing: Step = { bytes: noBytes, chunks: [] }
+
+class Reader {
+  readonly decoder = new SseDecoder()
+  readonly finished = new Set<number>()
+  meaningful = false
+  complete = false
+  events = 0
+  text = ""
+  usage: Usage.Usage | undefined
+  held: Uint8Array = noBytes
+  failed: LlmError.ExchangeError | undefined
+  readonly attempt: Resilience.Attempt
+  readonly context: LlmError.Context
+  readonly choices: number
+  constructor(attempt: Resilience.Attempt, reply: Reply, choices: number) {
+    this.attempt = attempt
+    this.context =
+      reply.requestId === undefined ? attempt.context : { ...attempt.context, requestId: reply.requestId }
+    this.choices = choices
+  }
+
+  /** Takes bytes. A fault in them is kept in `failed`: what came before it is still given out. */
+  accept(bytes: Uint8Array, now: number): Step {
+    let events: ReadonlyArray<SseEvent>
+    try {
+      events = this.decoder.push(bytes)
+    } catch (error) {
+      if (!(error instanceof SseOverflow)) throw error
+      this.failed = this.malformed(`an event line of more than ${error.limit} bytes`)
+      return nothing
+    }
+    const { boundary } = this.decoder
+    const chunks = this.read(events, now)
+    const whole = this.failed === undefined ? boundary : (events[chunks.end - 1]?.end ?? 0)
+    if (whole === 0) {
+      this.held = join(this.held, bytes)
+      return { bytes: noBytes, chunks: chunks.chunks }
+    }
+    const { held } = this
+    this.held = whole === bytes.length ? noBytes : bytes.subarray(whole)
+    return {
+      bytes: join(held, whole === bytes.length ? bytes : bytes.subarray(0, whole)),
+      chunks: chunks.chunks
+    }
+  }
+
+  /** No more bytes come: an event without its final blank line still counts. */
+  end(now: number): Step {
+    const { held } = this
+    this.held = noBytes
+    const { chunks } = this.read(this.decoder.end(), now)
+    return { bytes: this.failed === undefined ? held : noBytes, chunks }
+  }
+
+  /** Reads events up to the first fault; `end` counts those that were fine. */
+  private read(events: ReadonlyArray<SseEvent>, now: number) {
+    const chunks: Array<ChatChunk> = []
+    let end = 0
+    for (const event of events) {
+      const chunk = this.event(event, now)
+      if (LlmError.isLlmError(chunk)) {
+        // What comes after the end is worth nothing, good or bad.
+        if (!this.complete) this.failed = chunk
+        break
+      }
+      if (chunk !== undefined) chunks.push(chunk)
+      end++
+    }
+    return { chunks, end }
+  }
+
+  private event(event: SseEvent, now: number): ChatChunk | LlmError.ExchangeError | undefined {
+    if (event.data === "[DONE]") {
+      this.complete = true
+      this.meaningful = true
+      return undefined
+    }
+    if (event.data === "") return undefined
+    let json: unknown
+    try {
+      json = JSON.parse(event.data)
+    } catch {
+      return this.malformed(`an event of ${event.data.length} characters that is not JSON`)
+    }
+    if (event.event === "error" || isErrorBody(json)) return ErrorResponse.fromEvent(json, now, this.context)
+    // Events of other kinds may come between the chunks; they are relayed and otherwise left alone.
+    if (!isChatChunk(json)) {
+      return typeof json === "object" && json !== null && "choices" in json
+        ? this.malformed("an event that is not a chat completion chunk")
+        : undefined
+    }
+    this.events++
+    for (const choice of json.choices) {
+      if (present(choice.delta?.content) && choice.index === 0) this.text += choice.delta.content
+      if (present(choice.finish_reason)) this.finished.add(choice.index)
+    }
+    this.meaningful ||= isMeaningful(json)
+    this.complete ||= this.finished.size >= this.choices
+    if (json.usage !== null && json.usage !== undefined) this.usage = Usage.fromWire(json.usage) ?? this.usage
+    return json
+  }
+
+  private malformed(detail: string): LlmError.MalformedResponse {
+    return new LlmError.MalformedResponse({ ...this.context, status: 200, detail })
+  }
+
+  /** The stream is committed: whatever broke it is told as an interruption, with what had arrived. */
+  interrupted(cause: LlmError.ExchangeError | "closed"): LlmError.StreamInterrupted {
+    const said =
+      cause === "closed"
+        ? {}
+        : {
+            ...("status" in cause && cause.status !== undefined ? { status: cause.status } : {}),
+            ...("type" in cause && cause.type !== undefined ? { type: cause.type } : {}),
+            ...("code" in cause && cause.code !== undefined ? { code: cause.code } : {}),
+            ...("detail" in cause && cause.detail !== undefined ? { detail: cause.detail } : {})
+          }
+    return new LlmError.StreamInterrupted({
+      ...this.context,
+      ...said,
+      reason: reasonOf(cause),
+      partial: this.text,
+      events: this.events
+    })
+  }
+}
+
+const reasonOf = (cause: LlmError.ExchangeError | "closed"): LlmError.StreamInterrupted["reason"] => {
+  if (cause === "closed") return "closed"
+  if (cause instanceof LlmError.TimedOut && cause.phase !== "upstream") return "stalled"
+  if (cause instanceof LlmError.ConnectionFailed)
+    return /other side closed/iu.test(cause.detail ?? "") ? "closed" : "reset"
+  return "error"
+}
+
+const join = (left: Uint8Array, right: Uint8Array): Uint8Array =>
+  left.length === 0 ? right : right.length === 0 ? left : Buffer.concat([left, right])
+
+/**
+ * Reads a streamed reply up to its first meaningful event.
+ *
+ * Until then every fault is an `ExchangeError` that the pipe may retry; afterwards `next` fails with
+ * `StreamInterrupted` alone. The end is a finish reason of every choice, or `[DONE]`; nothing else.
+ *
+ * @param choices how many choices were asked for (`n`)
+ */
+export const open = Effect.fnUntraced(function* (attempt: Resilience.Attempt, reply: Reply, choices: number) {
+  const reader = new Reader(attempt, reply, choices)
+  const clock = yield* Clock.Clock
+  const contentType = reply.header("content-type") ?? ""
+  if (!/^text\/event-stream\b/iu.test(contentType)) {
+    yield* parseJson(yield* readBytes(reply), reply, attempt)
+    return yield* new LlmError.MalformedResponse({
+      ...reader.context,
+      status: reply.status,
+      detail: `a stream was asked for, ${contentType || "no content type"} came`
+    })
+  }
+
+  let first = nothing
+  while (!reader.meaningful) {
+    const bytes = yield* reply.read
+    const now = clock.currentTimeMillisUnsafe()
+    const step = bytes === undefined ? reader.end(now) : reader.accept(bytes, now)
+    // Nothing was given out yet, so that even a fault after the first words can be retried.
+    if (reader.failed !== undefined) return yield* reader.failed
+    first = { bytes: join(first.bytes, step.bytes), chunks: [...first.chunks, ...step.chunks] }
+    if (bytes === undefined && !reader.meaningful) {
+      return yield* new LlmError.ConnectionFailed({
+        ...reader.context,
+        reason: "reset",
+        sent: true,
+        detail: "the stream closed before its first event"
+      })
+    }
+  }
+
+  let ended = false
+  const interrupt = (cause: LlmError.ExchangeError | "closed") => {
+    const error = reader.interrupted(cause)
+    attempt.report({ error, usage: reader.usage })
+    return Effect.fail(error)
+  }
+  const finish = () => {
+    attempt.report({ usage: reader.usage })
+    return Effect.succeed(undefined)
+  }
+
+  const next: Opened["next"] = Effect.suspend(() =>
+    reader.failed !== undefined
+      ? interrupt(reader.failed)
+      : ended
+        ? reader.complete
+          ? finish()
+          : interrupt("closed")
+        : Effect.matchEffect(reply.read, {
+            // What comes after the end is worth nothing: neither is its loss.
+            onFailure: (error) => (reader.complete ? finish() : interrupt(error)),
+            onSuccess: (bytes) => {
+              const now = clock.currentTimeMillisUnsafe()
+              const step = bytes === undefined ? reader.end(now) : reader.accept(bytes, now)
+              ended = bytes === undefined
+              return step.bytes.length === 0 ? next : Effect.succeed(step)
+            }
+          })
+  )
+  const opened: Opened = { first, next }
+  return opened
+})
