@@ -1,0 +1,22 @@
+/**
+ * The settings that only a server has; keys, retries, timeouts and breakers belong to the libraries.
+ */
+import { Settings } from "@llm/core"
+import * as ByteSize from "effect/ByteSize"
+import * as Config from "effect/Config"
+
+/** Decoded settings. */
+export interface GatewayConfig extends Settings.Upstream {
+  readonly host: string
+  readonly port: number
+  /** The largest request body. */
+  readonly bodyLimit: ByteSize.ByteSize
+}
+
+/** `LLM_PROVIDER`, `LLM_HOST`, `LLM_PORT` and `LLM_BODY_LIMIT`, with their defaults. */
+export const config: Config.Config<GatewayConfig> = Config.all({
+  upstream: Settings.upstream,
+  host: Config.NonEmptyString("LLM_HOST").pipe(Config.withDefault("127.0.0.1")),
+  port: Config.Port("LLM_PORT").pipe(Config.withDefault(8080)),
+  bodyLimit: Config.ByteSize("LLM_BODY_LIMIT").pipe(Config.withDefault(ByteSize.mebibytes(32)))
+}).pipe(Config.map(({ upstream, ...rest }) => ({ ...upstream, ...rest })))

@@ -1,0 +1,95 @@
+/**
+ * `llm-gateway`: settings, wiring, and what the terminal says.
+ */
+import { parseArgs } from "node:util"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Config from "effect/Config"
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as References from "effect/References"
+import { Resilience, Settings } from "@llm/core"
+import * as Gateway from "./Gateway.ts"
+import * as GatewayConfig from "./GatewayConfig.ts"
+import * as StartError from "./StartError.ts"
+
+const usage = `An OpenAI-compatible gateway with retries, circuit breakers and timeouts.
+
+  npx -y pnpm@12 start [--provider openai|simulator] [--host ADDRESS] [--port NUMBER]
+
+Settings (environment; flags win; see .env.example):
+  OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID, OPENAI_PROJECT_ID
+  LLM_PROVIDER              openai | simulator (openai if a key is set)
+  LLM_HOST, LLM_PORT        127.0.0.1, 8080
+  LLM_BODY_LIMIT            largest request body (32 MiB)
+  LLM_RETRY_TIMES           retries per call (6)
+  LLM_RETRY_BASE            first wait, at most (1 second)
+  LLM_RETRY_CAP             longest wait (32 seconds)
+  LLM_RETRY_MAX_HINT        longest server hint that is waited for (60 seconds)
+  LLM_TIMEOUT_CONNECT       5 seconds
+  LLM_TIMEOUT_FIRST_EVENT   2 minutes
+  LLM_TIMEOUT_IDLE          1 minute
+  LLM_TIMEOUT_TOTAL         10 minutes
+  LLM_BREAKER               consecutive | rate | none
+  LLM_BREAKER_FAILURES      failures that open a circuit (5)
+  LLM_BREAKER_OPEN_FOR      30 seconds
+  LLM_LOG_LEVEL             Trace | Debug | Info | Warn | Error | None (Info)
+Durations are written as "500 millis", "30 seconds", "2 minutes".`
+
+const banner = (config: GatewayConfig.GatewayConfig): string => {
+  const url = `http://${config.host === "0.0.0.0" ? "127.0.0.1" : config.host}:${config.port}/v1`
+  const who =
+    config.provider === "openai"
+      ? "OpenAI"
+      : config.byDefault
+        ? "the embedded simulator (OPENAI_API_KEY is not set)"
+        : "the embedded simulator"
+  return `Gateway on ${url}, answered by ${who}. Ctrl-C stops it. Try:
+
+  curl ${url}/chat/completions -H 'content-type: application/json' -d '{"model":"gpt-6-luna","messages":[{"role":"user","content":"Why is the sky blue?"}]}'
+  new OpenAI({ baseURL: "${url}", apiKey: "any" }).chat.completions.create({ model: "gpt-6-luna", messages: [{ role: "user", content: "Why is the sky blue?" }] })
+  OPENAI_BASE_URL=${url} OPENAI_API_KEY=any npx -y pnpm@12 oa "Why is the sky blue?"
+`
+}
+
+const run = Effect.gen(function* () {
+  const config = yield* GatewayConfig.config
+  const level = yield* Config.LogLevel("LLM_LOG_LEVEL").pipe(Config.withDefault("Info"))
+  const ready = Layer.effectDiscard(Console.log(banner(config)))
+  const server = Layer.provideMerge(ready, Gateway.layer(config)).pipe(
+    Layer.provide(Gateway.upstream(config)),
+    Layer.provide(Resilience.layerConfig)
+  )
+  return yield* Layer.launch(server).pipe(
+    Effect.provideService(References.MinimumLogLevel, level),
+    Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)]))
+  )
+})
+
+const options = {
+  provider: { type: "string" },
+  host: { type: "string" },
+  port: { type: "string" },
+  help: { type: "boolean", short: "h" }
+} as const
+
+const program = Effect.gen(function* () {
+  const { values: flags } = yield* Effect.try({
+    try: () => parseArgs({ options, strict: true }),
+    catch: (cause) => new StartError.UsageError({ cause })
+  })
+  if (flags.help === true) return yield* Console.log(usage)
+  return yield* Effect.provideService(
+    run,
+    ConfigProvider.ConfigProvider,
+    Settings.fromEnvironment(process.env, {
+      LLM_PROVIDER: flags.provider,
+      LLM_HOST: flags.host,
+      LLM_PORT: flags.port
+    })
+  )
+})
+
+NodeRuntime.runMain(StartError.report(program), { disableErrorReporting: true })
