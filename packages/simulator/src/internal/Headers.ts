@@ -1,0 +1,59 @@
+/** The headers that every reply carries. */
+
+/** What the account may do; the simulator tells it but does not enforce it. */
+const limits = { requests: 10_000, tokens: 2_000_000 } as const
+
+/** Milliseconds as Go writes a duration: `20ms`, `1.2s`, `6m0s`, `1h0m0s`. */
+const goDuration = (milliseconds: number): string => {
+  if (milliseconds === 0) return "0s"
+  if (milliseconds < 1000) return `${Math.round(milliseconds)}ms`
+  const seconds = Math.round(milliseconds) / 1000
+  const hours = Math.floor(seconds / 3600)
+  const minutes = Math.floor(seconds / 60) % 60
+  const rest = Math.round((seconds % 60) * 1000) / 1000
+  return `${hours > 0 ? `${hours}h` : ""}${hours > 0 || minutes > 0 ? `${minutes}m` : ""}${rest}s`
+}
+
+const resetRequests = goDuration(60_000 / limits.requests)
+
+/**
+ * Names and values in turn, as `writeHead` takes them.
+ *
+ * @param processingMs time since the request came, in milliseconds.
+ * @param tokens that the request used.
+ */
+export const common = (requestId: string, processingMs: number, tokens: number): Array<string> => [
+  "x-request-id",
+  requestId,
+  "openai-processing-ms",
+  String(Math.max(1, Math.round(processingMs))),
+  "openai-version",
+  "2020-10-01",
+  "openai-organization",
+  "org-simulator",
+  "x-ratelimit-limit-requests",
+  String(limits.requests),
+  "x-ratelimit-limit-tokens",
+  String(limits.tokens),
+  "x-ratelimit-remaining-requests",
+  String(limits.requests - 1),
+  "x-ratelimit-remaining-tokens",
+  String(Math.max(0, limits.tokens - tokens)),
+  "x-ratelimit-reset-requests",
+  resetRequests,
+  "x-ratelimit-reset-tokens",
+  goDuration((tokens / limits.tokens) * 60_000)
+]
+
+/** Changes headers in place, or adds them. */
+export const set = (
+  headers: Array<string>,
+  changes: { readonly [name: string]: string | undefined }
+): void => {
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === undefined) continue
+    const at = headers.findIndex((text, index) => index % 2 === 0 && text === name)
+    if (at === -1) headers.push(name, value)
+    else headers[at + 1] = value
+  }
+}
