@@ -1,0 +1,119 @@
+/** The load generator: an undici pool in the parent process, which checks every answer that it gets. */
+import { setTimeout as sleep } from "node:timers/promises"
+import { Pool } from "undici"
+import * as Canned from "./Canned.ts"
+
+export interface Target {
+  readonly name: string
+  readonly origin: string
+  readonly headers: Readonly<Record<string, string>>
+}
+
+const requestMillis = 30_000
+
+const send = (pool: Pool, target: Target, model: Canned.Model) =>
+  pool.request({
+    path: "/v1/chat/completions",
+    method: "POST",
+    headers: { "content-type": "application/json", authorization: "Bearer sk-bench", ...target.headers },
+    body: Canned.request(model),
+    headersTimeout: requestMillis,
+    bodyTimeout: requestMillis
+  })
+
+const chatOnce = async (pool: Pool, target: Target) => {
+  const response = await send(pool, target, "bench-chat")
+  const text = await response.body.text()
+  if (response.statusCode !== 200 || !text.includes("scatters")) {
+    throw new Error(`${target.name} answered a chat call with ${response.statusCode}: ${text.slice(0, 300)}`)
+  }
+}
+
+/** Resolves once the contestant answers a chat call; rejects with its last fault after 20 seconds. */
+export const ready = async (target: Target) => {
+  const pool = new Pool(target.origin)
+  const giveUp = performance.now() + 20_000
+  for (;;) {
+    try {
+      await chatOnce(pool, target)
+      return await pool.destroy()
+    } catch (fault) {
+      if (performance.now() > giveUp) throw fault
+      await sleep(50)
+    }
+  }
+}
+
+/** A closed loop: `concurrency` workers that share `count` jobs. */
+export const loop = async (count: number, concurrency: number, job: () => Promise<void>) => {
+  let left = count
+  const worker = async () => {
+    while (left > 0) {
+      left -= 1
+      await job()
+    }
+  }
+  await Promise.all(Array.from({ length: concurrency }, worker))
+}
+
+export const chats = async (target: Target, count: number, concurrency: number) => {
+  const pool = new Pool(target.origin, { connections: concurrency })
+  await loop(count, concurrency, () => chatOnce(pool, target))
+  await pool.destroy()
+}
+
+/** Returns how many events arrived per chunk that the contestant wrote: 1 means that each was forwarded at once. */
+export const streams = async (target: Target, count: number, concurrency: number, events: number) => {
+  const pool = new Pool(target.origin, { connections: concurrency })
+  let chunks = 0
+  await loop(count, concurrency, async () => {
+    const response = await send(pool, target, `bench-stream-${events}`)
+    let text = ""
+    for await (const chunk of response.body) {
+      chunks += 1
+      text += chunk
+    }
+    const seen = text.split("\n\n").length - 1
+    if (response.statusCode !== 200 || seen !== events + Canned.endEvents || !text.endsWith("[DONE]\n\n")) {
+      throw new Error(
+        `${target.name} answered a stream with ${response.statusCode}, ${seen} events: ${text.slice(-300)}`
+      )
+    }
+  })
+  await pool.destroy()
+  return (count * events) / chunks
+}
+
+/** Times of single calls in microseconds, one after the other on one connection. */
+export const latencies = async (target: Target, count: number): Promise<ReadonlyArray<number>> => {
+  const pool = new Pool(target.origin, { connections: 1 })
+  const times: Array<number> = []
+  await chatOnce(pool, target)
+  for (let call = 0; call < count; call++) {
+    const begin = performance.now()
+    await chatOnce(pool, target)
+    times.push((performance.now() - begin) * 1_000)
+  }
+  await pool.destroy()
+  return times
+}
+
+/** Opens streams and keeps them open once each has delivered `events` events; closing them is a client that leaves. */
+export const hold = async (target: Target, count: number, events: number): Promise<AsyncDisposable> => {
+  const pool = new Pool(target.origin, { connections: null })
+  await loop(count, 50, async () => {
+    const response = await send(pool, target, `bench-hold-${events}`)
+    response.body.on("error", () => {})
+    await new Promise<void>((resolve, reject) => {
+      let text = ""
+      response.body.on("data", (chunk: Buffer) => {
+        text += chunk.toString()
+        if (text.split("\n\n").length > events) resolve()
+      })
+      response.body.on("close", () =>
+        reject(new Error(`${target.name} closed a stream that should stay open: ${text}`))
+      )
+    })
+  })
+  return { [Symbol.asyncDispose]: () => pool.destroy() }
+}
