@@ -1,11 +1,11 @@
 /**
  * `/v1/*`: requests go through the pipe as bytes, and so do the replies.
  */
-import * as Cause from "effect/Cause"
+import { ServerResponse } from "node:http"
+import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import * as ByteSize from "effect/ByteSize"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
 import * as HttpIncomingMessage from "effect/http/HttpIncomingMessage"
 import * as HttpRouter from "effect/http/HttpRouter"
 import type * as HttpServerRequest from "effect/http/HttpServerRequest"
@@ -15,15 +15,30 @@ import { OpenAi, type Passthrough } from "@llm/openai"
 import * as ErrorAnswer from "./ErrorAnswer.ts"
 import { Readiness } from "./Readiness.ts"
 
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+
 /** What the gateway must know of a chat request; everything else is the provider's business. */
-const ChatRequest = Schema.fromJsonString(
-  Schema.Struct({
-    model: Schema.optional(Schema.String),
-    stream: Schema.optional(Schema.NullOr(Schema.Boolean)),
-    n: Schema.optional(Schema.NullOr(Schema.Finite))
-  })
-)
+const ChatRequest = Schema.Struct({
+  model: Schema.optional(Schema.String),
+  stream: Schema.optional(Schema.NullOr(Schema.Boolean)),
+  n: Schema.optional(Schema.NullOr(Schema.Finite))
+})
+const isChatRequest = Schema.is(ChatRequest)
 const decodeChatRequest = Schema.decodeUnknownResult(ChatRequest)
+
+/** The request, or what is wrong with it. */
+const readChatRequest = (body: Uint8Array): typeof ChatRequest.Type | string => {
+  let json: unknown
+  try {
+    json = JSON.parse(decoder.decode(body))
+  } catch {
+    return "it is not JSON"
+  }
+  if (isChatRequest(json)) return json
+  const decoded = decodeChatRequest(json)
+  return decoded._tag === "Failure" ? decoded.failure.message.replaceAll(/\s+/gu, " ") : decoded.success
+}
 
 /** Headers of one hop, and those that speak of the caller rather than of the request. */
 const ownHeader = /^(?:x-stainless-|x-forwarded-|x-real-ip$|x-api-key$|x-llm-)|^(?!openai-|x-)/u
@@ -60,8 +75,6 @@ const replyHeaders = (reply: Passthrough.RawReply): Record<string, string> => {
   return headers
 }
 
-const encoder = new TextEncoder()
-
 /** The error event of a broken stream. No `[DONE]` follows: the answer is not whole. */
 const errorEvent = (error: LlmError.StreamInterrupted): Uint8Array =>
   encoder.encode(`data: ${JSON.stringify(ErrorResponse.toBody(error))}\n\n`)
@@ -71,35 +84,42 @@ const logFailure = (error: LlmError.LlmError) =>
     Effect.annotateLogs({ error: error._tag, attempts: error.attempts, requestId: error.requestId ?? "none" })
   )
 
-const relay = (reply: Passthrough.RawReply): HttpServerResponse.HttpServerResponse => {
+/** Already written: what the router does with this is nothing. */
+const written = HttpServerResponse.empty()
+
+/**
+ * Writes the reply straight to Node's response: a stream's events pass without a fiber's work for each.
+ * The request's own fiber waits here, and is interrupted when the client leaves.
+ */
+const relay = (reply: Passthrough.RawReply, request: HttpServerRequest.HttpServerRequest) => {
+  const response = NodeHttpServerRequest.toServerResponse(request)
+  if (!(response instanceof ServerResponse)) return Effect.die(new Error("the gateway serves HTTP/1.1 only"))
+  const headers = replyHeaders(reply)
   if (reply._tag === "Whole") {
-    return HttpServerResponse.uint8Array(reply.body, {
-      status: reply.status,
-      headers: replyHeaders(reply),
-      contentType: "application/json"
-    })
+    headers["content-length"] = String(reply.body.length)
+    response.writeHead(reply.status, headers)
+    response.end(reply.body)
+    return Effect.succeed(written)
   }
-  let first: Uint8Array | undefined = reply.first
-  let broken = false
-  const pull: Effect.Effect<readonly [Uint8Array], Cause.Done> = Effect.suspend(() => {
-    if (first !== undefined) {
-      const bytes = first
-      first = undefined
-      return Effect.succeed([bytes] as const)
+  headers["cache-control"] = "no-cache"
+  headers["x-accel-buffering"] = "no"
+  response.writeHead(reply.status, headers)
+  const sink: Passthrough.Sink = {
+    write: (bytes) => response.write(bytes),
+    onDrain: (listener) => response.once("drain", listener)
+  }
+  return Effect.matchEffect(reply.relay(sink), {
+    onSuccess: () => Effect.void,
+    onFailure: (error) => {
+      response.write(errorEvent(error))
+      return logFailure(error)
     }
-    return broken ? Cause.done() : Effect.matchEffect(reply.next, { onFailure, onSuccess })
-  })
-  const onSuccess = (bytes: Uint8Array | undefined) =>
-    bytes === undefined ? Cause.done() : Effect.succeed([bytes] as const)
-  const onFailure = (error: LlmError.StreamInterrupted) => {
-    broken = true
-    return Effect.as(logFailure(error), [errorEvent(error)] as const)
-  }
-  return HttpServerResponse.stream(Stream.fromPull(Effect.succeed(pull)), {
-    status: reply.status,
-    headers: { ...replyHeaders(reply), "cache-control": "no-cache", "x-accel-buffering": "no" },
-    contentType: "text/event-stream"
-  })
+  }).pipe(
+    Effect.map(() => {
+      response.end()
+      return written
+    })
+  )
 }
 
 /** The routes; `bodyLimit` is the largest request body. */
@@ -109,12 +129,15 @@ export const layer = (bodyLimit: ByteSize.ByteSize) =>
       const openai = yield* OpenAi.OpenAi
       const readiness = yield* Readiness
 
-      const answer = (request: Passthrough.RawRequest) =>
-        Effect.match(
+      const answer = (incoming: HttpServerRequest.HttpServerRequest, request: Passthrough.RawRequest) =>
+        Effect.matchEffect(
           Effect.tapError(openai.raw(request), (error) =>
             error.httpStatus >= 500 ? logFailure(error) : Effect.void
           ),
-          { onFailure: ErrorAnswer.fromError, onSuccess: relay }
+          {
+            onFailure: (error) => Effect.succeed(ErrorAnswer.fromError(error)),
+            onSuccess: (reply) => relay(reply, incoming)
+          }
         )
 
       const chat = (request: HttpServerRequest.HttpServerRequest) => {
@@ -131,14 +154,12 @@ export const layer = (bodyLimit: ByteSize.ByteSize) =>
             ),
           onSuccess: (buffer) => {
             const body = new Uint8Array(buffer)
-            const decoded = decodeChatRequest(Buffer.from(buffer).toString("utf8"))
-            if (decoded._tag === "Failure") {
-              return Effect.succeed(
-                ErrorAnswer.badRequest(`The body is not a chat request: ${decoded.failure.message}`)
-              )
+            const chatRequest = readChatRequest(body)
+            if (typeof chatRequest === "string") {
+              return Effect.succeed(ErrorAnswer.badRequest(`The body is not a chat request: ${chatRequest}`))
             }
-            const { model, n, stream } = decoded.success
-            return answer({
+            const { model, n, stream } = chatRequest
+            return answer(request, {
               operation: stream === true ? "chat.stream" : "chat.create",
               method: "post",
               path: "/chat/completions",
@@ -156,7 +177,7 @@ export const layer = (bodyLimit: ByteSize.ByteSize) =>
       yield* router.add("GET", "/v1/models", (request) =>
         readiness.draining
           ? Effect.succeed(ErrorAnswer.draining())
-          : answer({
+          : answer(request, {
               operation: "models.list",
               method: "get",
               path: "/models",

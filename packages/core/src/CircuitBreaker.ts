@@ -130,7 +130,7 @@ export const layerStore = (
               operation: call.operation,
               model: call.model,
               attempts,
-              ...(wait === undefined ? {} : { retryAfter: wait, until: now + wait })
+              ...(wait !== undefined && Number.isFinite(wait) ? { retryAfter: wait, until: now + wait } : {})
             })
           )
         )

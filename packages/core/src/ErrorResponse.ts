@@ -35,24 +35,24 @@ export interface HttpFailure {
   readonly now: number
 }
 
-const Text = Schema.optional(Schema.NullOr(Schema.Union([Schema.String, Schema.Finite])))
+/** A field of a wrong type counts as missing: one slip of a server must not hide the code beside it. */
+const Field = Schema.optional(Schema.Unknown)
 
 const ErrorObject = Schema.Struct({
-  message: Text,
-  type: Text,
-  code: Text,
-  param: Text,
-  headers: Schema.optional(Schema.NullOr(Schema.Record(Schema.String, Schema.Unknown))),
+  message: Field,
+  type: Field,
+  code: Field,
+  param: Field,
+  headers: Field,
   /** Written by a gateway of ours: which error it was, and its fields. */
-  llm: Schema.optional(Schema.Record(Schema.String, Schema.Unknown))
+  llm: Field
 })
 
 /** `{"error":{…}}`, `{"error":"…"}`, and the flat form of stream events and some servers. */
-const ErrorBody = Schema.Struct({
-  error: Schema.optional(Schema.NullOr(Schema.Union([ErrorObject, Schema.String]))),
-  ...ErrorObject.fields
-})
+const ErrorBody = Schema.Struct({ error: Field, ...ErrorObject.fields })
 
+const decodeObject = Schema.decodeUnknownOption(ErrorObject)
+const decodeFields = Schema.decodeUnknownOption(Schema.Record(Schema.String, Schema.Unknown))
 const decodeBody = Schema.decodeUnknownOption(ErrorBody)
 const decodeBodyText = Schema.decodeUnknownOption(Schema.fromJsonString(ErrorBody))
 
@@ -66,18 +66,23 @@ interface Said {
   readonly llm: Readonly<Record<string, unknown>> | undefined
 }
 
-const text = (value: string | number | null | undefined): string | undefined =>
-  value === null || value === undefined || value === "" ? undefined : String(value)
+const text = (value: unknown): string | undefined =>
+  typeof value === "number" ? String(value) : typeof value === "string" && value !== "" ? value : undefined
 
 const readBody = (body: typeof ErrorBody.Type): Said => {
-  const source = typeof body.error === "string" ? { ...body, message: body.error } : (body.error ?? body)
+  const source =
+    typeof body.error === "string"
+      ? { ...body, message: body.error }
+      : Option.getOrElse(decodeObject(body.error), () => body)
+  const type = text(source.type)
   return {
     message: text(source.message),
-    type: text(source.type),
+    // In the flat shape of stream events this is the event's own type.
+    type: type === "error" ? undefined : type,
     code: text(source.code),
     param: text(source.param),
-    headers: source.headers ?? {},
-    llm: source.llm
+    headers: Option.getOrElse(decodeFields(source.headers), () => ({})),
+    llm: Option.getOrUndefined(decodeFields(source.llm))
   }
 }
 
@@ -160,6 +165,9 @@ const classify = (
       return new LlmError.ContextLengthExceeded(wire)
     case "content_filter":
     case "content_policy_violation":
+    case "image_content_policy_violation":
+    case "bio_policy":
+    case "misalignment_policy_violation":
       return new LlmError.ContentFiltered(wire)
     case "conversation_locked":
       return new LlmError.Conflict(hinted)
@@ -193,7 +201,7 @@ const classify = (
   if (status >= 400) {
     return status === 400 && /maximum context length|exceeds the context window/iu.test(said.message ?? "")
       ? new LlmError.ContextLengthExceeded(wire)
-      : new LlmError.InvalidRequest({ ...wire, ...(shouldRetry === undefined ? {} : { shouldRetry }) })
+      : new LlmError.InvalidRequest(hinted)
   }
   return new LlmError.MalformedResponse({
     ...where,
@@ -235,7 +243,36 @@ export const fromGateway = (failure: HttpFailure, context: LlmError.Context): Ll
   )
 }
 
+/** What OpenAI answers with 400, or would: a stream's error event and a failed response have only the code. */
+const rejections = [
+  "invalid_request_error",
+  "invalid_prompt",
+  "context_length_exceeded",
+  "content_filter",
+  "content_policy_violation",
+  "conversation_locked",
+  "data_residency_mismatch",
+  "bio_policy",
+  "misalignment_policy_violation",
+  "invalid_image",
+  "invalid_image_format",
+  "invalid_base64_image",
+  "invalid_image_url",
+  "invalid_image_mode",
+  "image_too_large",
+  "image_too_small",
+  "image_parse_error",
+  "image_content_policy_violation",
+  "image_file_too_large",
+  "image_file_not_found",
+  "unsupported_image_media_type",
+  "empty_image_file",
+  "failed_to_download_image"
+]
+
 const eventStatus: ReadonlyMap<string, number> = new Map([
+  ...rejections.map((code) => [code, 400] as const),
+  ...Array.from(quotaScopes.keys(), (code) => [code, 429] as const),
   ["rate_limit_exceeded", 429],
   ["slow_down", 429],
   ["rate_limit_error", 429],
@@ -245,8 +282,7 @@ const eventStatus: ReadonlyMap<string, number> = new Map([
   ["service_unavailable_error", 503],
   ["overloaded_error", 503],
   ["invalid_api_key", 401],
-  ["invalid_prompt", 400],
-  ["invalid_request_error", 400],
+  ["model_not_found", 404],
   ["server_error", 500]
 ])
 

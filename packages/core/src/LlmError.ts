@@ -95,6 +95,7 @@ const again = (self: { readonly retryAfter?: number | undefined }): string =>
 export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("InvalidRequest", {
   ...where,
   ...said,
+  ...retryAfter,
   ...shouldRetry
 }) {
   override get message(): string {
@@ -507,7 +508,7 @@ export class TimedOut extends Schema.TaggedError<TimedOut>()("TimedOut", {
   ...shouldRetry,
   ...retryAfter,
   phase: TimeoutPhase,
-  /** The limit that ran out, in milliseconds; absent for the provider's own. */
+  /** The limit that ran out, in milliseconds; absent for the provider's own and the caller's deadline. */
   limit: Schema.optional(Schema.Finite)
 }) {
   override get message(): string {

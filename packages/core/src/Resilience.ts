@@ -52,7 +52,7 @@ import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Backoff from "./Backoff.ts"
-import type { Call } from "./Call.ts"
+import * as Call from "./Call.ts"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
 import * as LlmError from "./LlmError.ts"
 import * as RetryBudget from "./RetryBudget.ts"
@@ -68,7 +68,7 @@ export interface Outcome {
 
 /** One try at a call: what an exchange is told, and how it tells what goes on. */
 export interface Attempt {
-  readonly call: Call
+  readonly call: Call.Call
   /** 1 for the first. */
   readonly number: number
   /** Where the call goes, for the errors that the exchange makes. */
@@ -86,7 +86,7 @@ export interface Attempt {
 
 /** A retry that is about to be waited for. */
 export interface Retry {
-  readonly call: Call
+  readonly call: Call.Call
   /** The number of the attempt that failed. */
   readonly attempt: number
   readonly error: LlmError.LlmError
@@ -109,17 +109,20 @@ export class Resilience extends Context.Service<
     /**
      * Runs one call through all policies.
      *
-     * Fails with the exchange's own last error, or with `CircuitOpen` (without an attempt),
+     * Fails with the exchange's own last error, or with `CircuitOpen` (without a further attempt),
      * `TimedOut` (`firstEvent`, `total`), `RetryBudgetExhausted` or `DeadlineExceeded`.
      */
     readonly run: <A, E extends LlmError.LlmError, R>(
-      call: Call,
+      call: Call.Call,
       exchange: (attempt: Attempt) => Effect.Effect<A, E, R>
     ) => Effect.Effect<A, E | LlmError.PolicyError | LlmError.TimedOut, Exclude<R, Scope.Scope> | Scope.Scope>
   }
 >()("@llm/core/Resilience") {}
 
-const contextOf = (call: Call, attempts: number): LlmError.Context => ({
+/** The abort reason of an attempt that simply ended; a fresh one would cost a stack trace each. */
+const over = new DOMException("the attempt is over", "AbortError")
+
+const contextOf = (call: Call.Call, attempts: number): LlmError.Context => ({
   provider: call.provider,
   deployment: call.deployment,
   operation: call.operation,
@@ -127,42 +130,60 @@ const contextOf = (call: Call, attempts: number): LlmError.Context => ({
   attempts
 })
 
+/** When a whole call must end, in milliseconds since the epoch. */
+interface Ends {
+  /** By our own `total`. */
+  readonly total: number
+  /** By the caller's patience. */
+  readonly deadline: number
+}
+
 /** The clocks of one attempt. Reading and setting them is synchronous: they are touched for every chunk. */
 class Watch {
   waitingSince: number | undefined = undefined
   readonly clock: Clock.Clock
   readonly limits: Timeouts.Limits
   readonly startedAt: number
-  /** When the whole call must end, milliseconds since the epoch. */
-  readonly endsAt: number
+  readonly ends: Ends
   readonly context: LlmError.Context
   committed: boolean
+  /** The caller's deadline came before our own limits. */
+  private cutShort = false
   constructor(
     clock: Clock.Clock,
     limits: Timeouts.Limits,
-    endsAt: number,
+    ends: Ends,
     context: LlmError.Context,
     stream: boolean
   ) {
     this.clock = clock
     this.limits = limits
     this.startedAt = clock.currentTimeMillisUnsafe()
-    this.endsAt = endsAt
+    this.ends = ends
     this.context = context
     this.committed = !stream
+  }
+
+  /** A caller without patience says nothing of the deployment. */
+  judge(health: LlmError.Health): LlmError.Health {
+    return this.cutShort && health === "down" ? "unknown" : health
   }
 
   /** The clock that has run out, or the milliseconds until the next can. */
   check(): LlmError.TimedOut | number {
     const now = this.clock.currentTimeMillisUnsafe()
     const { firstEvent, idle, total } = this.limits
-    if (now >= this.endsAt) return new LlmError.TimedOut({ ...this.context, phase: "total", limit: total })
-    let left = this.endsAt - now
+    if (now >= this.ends.total) return new LlmError.TimedOut({ ...this.context, phase: "total", limit: total })
+    if (now >= this.ends.deadline) {
+      this.cutShort = true
+      return new LlmError.TimedOut({ ...this.context, phase: "total" })
+    }
+    const left = Math.min(this.ends.total, this.ends.deadline) - now
     if (!this.committed) {
       const silence = this.startedAt + firstEvent - now
-      if (silence <= 0)
-        return new LlmError.TimedOut({ ...this.context, phase: "firstEvent", limit: firstEvent })
-      left = Math.min(left, silence)
+      return silence > 0
+        ? Math.min(left, silence)
+        : new LlmError.TimedOut({ ...this.context, phase: "firstEvent", limit: firstEvent })
     }
     if (this.waitingSince !== undefined && this.waitingSince + idle <= now) {
       return new LlmError.TimedOut({ ...this.context, phase: "idle", limit: idle })
@@ -193,9 +214,9 @@ export const layer: Layer.Layer<
     const limits = yield* Timeouts.Timeouts
 
     const attemptOnce = <A, E extends LlmError.LlmError, R>(
-      call: Call,
+      call: Call.Call,
       number: number,
-      endsAt: number,
+      ends: Ends,
       exchange: (attempt: Attempt) => Effect.Effect<A, E, R>
     ) =>
       Effect.uninterruptibleMask((restore) =>
@@ -209,8 +230,8 @@ export const layer: Layer.Layer<
           const permit = admitted.value
           const context = contextOf(call, number)
           const controller = new AbortController()
-          const watch = new Watch(yield* Clock.Clock, limits, endsAt, context, call.stream)
-          let outcome: Outcome | undefined
+          const watch = new Watch(yield* Clock.Clock, limits, ends, context, call.stream)
+          let said: { readonly health: LlmError.Health; readonly error: LlmError.LlmError | undefined } | undefined
           const attempt: Attempt = {
             call,
             number,
@@ -223,8 +244,8 @@ export const layer: Layer.Layer<
             received: () => {
               watch.waitingSince = undefined
             },
-            report: (said) => {
-              outcome ??= said
+            report: ({ error }) => {
+              said ??= { health: watch.judge(error?.health ?? "up"), error }
             }
           }
           const settle = (health: LlmError.Health, error?: LlmError.LlmError) =>
@@ -233,15 +254,21 @@ export const layer: Layer.Layer<
           const exit = yield* Effect.exit(
             restore(
               Effect.raceFirst(
-                Scope.provide(exchange(attempt), scope),
-                Effect.flatMap(watch.expiry, (error) => Effect.fail(error))
+                Scope.provide(
+                  Effect.suspend(() => exchange(attempt)),
+                  scope
+                ),
+                Effect.flatMap(watch.expiry, (error) => {
+                  controller.abort(error)
+                  return Effect.fail(error)
+                })
               )
             )
           )
           if (Exit.isFailure(exit)) {
-            controller.abort()
+            controller.abort(over)
             const error = Cause.findErrorOption(exit.cause)
-            yield* error._tag === "Some" ? settle(error.value.health, error.value) : settle("unknown")
+            yield* error._tag === "Some" ? settle(watch.judge(error.value.health), error.value) : settle("unknown")
             yield* Scope.close(scope, exit)
             return yield* exit
           }
@@ -254,9 +281,8 @@ export const layer: Layer.Layer<
           yield* Scope.addFinalizer(
             scope,
             Effect.suspend(() => {
-              controller.abort()
-              if (outcome === undefined) return settle("unknown")
-              return settle(outcome.error?.health ?? "up", outcome.error)
+              controller.abort(over)
+              return said === undefined ? settle("unknown") : settle(said.health, said.error)
             })
           )
           yield* Effect.forkIn(
@@ -272,6 +298,7 @@ export const layer: Layer.Layer<
       const startedAt = clock.currentTimeMillisUnsafe()
       const endsAt = startedAt + limits.total
       const deadline = call.deadline ?? Number.POSITIVE_INFINITY
+      const ends: Ends = { total: endsAt, deadline }
       if (deadline <= startedAt)
         return yield* new LlmError.DeadlineExceeded({ ...contextOf(call, 0), deadline })
       yield* budget.deposit(call)
@@ -279,7 +306,7 @@ export const layer: Layer.Layer<
         | ((now: number, error: LlmError.LlmError) => Pull.Pull<[unknown, Duration.Duration], never, unknown>)
         | undefined
       for (let number = 1; ; number++) {
-        const exit = yield* Effect.exit(attemptOnce(call, number, Math.min(endsAt, deadline), exchange))
+        const exit = yield* Effect.exit(attemptOnce(call, number, ends, exchange))
         if (Exit.isSuccess(exit)) return exit.value
         const failure = Cause.findErrorOption(exit.cause)
         if (failure._tag === "None") return yield* exit
@@ -300,6 +327,15 @@ export const layer: Layer.Layer<
         if (wait === undefined) return yield* exit
         if (now + wait >= deadline) return yield* late(error._tag)
         if (now + wait >= endsAt) return yield* exit
+        // This attempt may have opened the circuit: to wait for it while it stays open would be in vain.
+        const circuit = yield* breaker.state(Call.key(call))
+        if (circuit._tag === "Open" && circuit.until > now + wait) {
+          const { until } = circuit
+          return yield* new LlmError.CircuitOpen({
+            ...contextOf(call, number),
+            ...(Number.isFinite(until) ? { retryAfter: until - now, until } : {})
+          })
+        }
         if (!(yield* budget.withdraw(call))) {
           return yield* new LlmError.RetryBudgetExhausted({
             ...contextOf(call, number),

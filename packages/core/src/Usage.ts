@@ -54,9 +54,14 @@ const Wire = Schema.Struct({
 
 const decodeWire = Schema.decodeUnknownOption(Wire)
 
+const isGiven = (tokens: number | null | undefined): tokens is number =>
+  tokens !== null && tokens !== undefined
+
 const count = (...candidates: ReadonlyArray<number | null | undefined>): number => {
   for (const candidate of candidates) {
-    if (candidate !== null && candidate !== undefined) return Math.max(0, Math.round(candidate))
+    if (isGiven(candidate)) {
+      return Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.round(candidate)))
+    }
   }
   return 0
 }
@@ -87,9 +92,20 @@ export const fromWire = (value: unknown): Usage | undefined => {
   const cached = count(inputDetails?.cached_tokens)
   const cacheWrite = count(inputDetails?.cache_write_tokens)
   const reasoning = count(outputDetails?.reasoning_tokens)
-  const negative = [wire.prompt_tokens, wire.input_tokens, wire.completion_tokens, wire.output_tokens].some(
-    (tokens) => tokens !== null && tokens !== undefined && tokens < 0
-  )
+  const reportedCounts = [
+    wire.prompt_tokens,
+    wire.input_tokens,
+    wire.completion_tokens,
+    wire.output_tokens,
+    wire.total_tokens
+  ].filter(isGiven)
+  if (reportedCounts.length === 0) return undefined
+  const slipped = [
+    ...reportedCounts,
+    inputDetails?.cached_tokens,
+    inputDetails?.cache_write_tokens,
+    outputDetails?.reasoning_tokens
+  ].some((tokens) => isGiven(tokens) && (tokens < 0 || !Number.isSafeInteger(tokens)))
   const total = inputTokens + outputTokens
   return {
     inputTokens,
@@ -99,9 +115,10 @@ export const fromWire = (value: unknown): Usage | undefined => {
     cacheWriteTokens: Math.min(cacheWrite, inputTokens),
     reasoningTokens: Math.min(reasoning, outputTokens),
     exact:
-      !negative &&
-      (reported === null || reported === undefined || reported === total) &&
+      !slipped &&
+      (!isGiven(reported) || reported === total) &&
       cached <= inputTokens &&
+      cacheWrite <= inputTokens &&
       reasoning <= outputTokens
   }
 }

@@ -166,17 +166,19 @@ class Accumulator {
           choice.toolCalls.set(piece.index, call)
         }
         if (piece.type) call.type = piece.type
-        if (piece.id) call.id = piece.id
-        // Some servers repeat the name with every piece: the first one counts.
-        if (piece.function?.name && call.name === "") call.name = piece.function.name
+        // Some servers repeat id and name with every piece: the first one counts.
+        const id = call.id === "" && piece.id ? piece.id : undefined
+        const name = call.name === "" && piece.function?.name ? piece.function.name : undefined
+        call.id = id ?? call.id
+        call.name = name ?? call.name
         const text = piece.function?.arguments ?? ""
         call.arguments += text
         events.push({
           _tag: "ToolCall",
           choice: index,
           index: piece.index,
-          id: piece.id ?? undefined,
-          name: piece.function?.name ?? undefined,
+          id,
+          name,
           arguments: text
         })
       }

@@ -18,10 +18,18 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { ErrorResponse, LlmError, Redaction, type Call, type Resilience } from "@llm/core"
-import OpenAI, { APIConnectionError } from "openai"
-import { type ByteSource, makePool, type Pool, PooledResponse, TransportFailure } from "./internal/pool.ts"
+import { APIConnectionError } from "openai"
+import {
+  type ByteSource,
+  makePool,
+  type Pool,
+  PooledResponse,
+  Ticket,
+  TransportFailure
+} from "./internal/pool.ts"
+import { PooledSdk } from "./internal/pooledSdk.ts"
 
 /** Where calls go and in whose name. */
 export interface Options {
@@ -59,6 +67,10 @@ export interface Reply {
    * Fails with `TimedOut` where a clock of the attempt ran out, else with `ConnectionFailed`.
    */
   readonly read: Effect.Effect<Uint8Array | undefined, LlmError.TransportError>
+  /** The same without a fiber, for a relay: what is there right now. */
+  readonly poll: () => Uint8Array | "waiting" | "end" | LlmError.TransportError
+  /** Calls back once when `poll` may have something new; `undefined` takes the listener back. */
+  readonly onChange: (listener: (() => void) | undefined) => void
 }
 
 /** The service that makes exchanges. */
@@ -199,98 +211,113 @@ const makeReply = (response: PooledResponse, attempt: Resilience.Attempt): Reply
             : value.map((one) => [name, one] as const)
       )
     },
-    read: readFrom(source, attempt, requestId)
+    ...readerOf(source, attempt, requestId)
   }
 }
 
-const readFrom = (
+const readerOf = (
   source: ByteSource,
   attempt: Resilience.Attempt,
   requestId: string | undefined
-): Effect.Effect<Uint8Array | undefined, LlmError.TransportError> => {
-  const broken = (): LlmError.TransportError =>
-    attempt.signal.reason instanceof LlmError.TimedOut
+): Pick<Reply, "read" | "poll" | "onChange"> => {
+  const poll: Reply["poll"] = () => {
+    const bytes = source.take()
+    if (bytes !== undefined) return bytes
+    if (source.ended) return "end"
+    if (source.failure === undefined) {
+      attempt.waiting()
+      return "waiting"
+    }
+    return attempt.signal.reason instanceof LlmError.TimedOut
       ? attempt.signal.reason
       : connectionError(source.failure, true, attempt, requestId)
-  const next: Effect.Effect<Uint8Array | undefined, LlmError.TransportError> = Effect.suspend(() => {
-    const bytes = source.take()
-    if (bytes !== undefined) return Effect.succeed(bytes)
-    if (source.failure !== undefined) return Effect.fail(broken())
-    if (source.ended) return Effect.succeed(undefined)
-    attempt.waiting()
-    return Effect.callback<Uint8Array | undefined, LlmError.TransportError>((resume) => {
-      source.onChange(() => {
-        attempt.received()
-        resume(next)
+  }
+  const onChange: Reply["onChange"] = (listener) =>
+    source.onChange(
+      listener === undefined
+        ? undefined
+        : () => {
+            attempt.received()
+            listener()
+          }
+    )
+  const read: Reply["read"] = Effect.suspend(() => {
+    const found = poll()
+    if (found === "end") return Effect.succeed(undefined)
+    if (found === "waiting") {
+      return Effect.callback<Uint8Array | undefined, LlmError.TransportError>((resume) => {
+        onChange(() => resume(read))
+        return Effect.sync(() => onChange(undefined))
       })
-      return Effect.sync(() => source.onChange(undefined))
-    })
+    }
+    return found instanceof Uint8Array ? Effect.succeed(found) : Effect.fail(found)
   })
-  return next
+  return { read, poll, onChange }
 }
 
 /** Makes the client; its connections are closed with the scope. */
 export const make = Effect.fnUntraced(function* (options: Options) {
   // Opened with the first exchange: the connect timeout is the attempt's, the pool is the client's.
+  let connectTimeout = Number.POSITIVE_INFINITY
   let pool: Pool | undefined
   yield* Effect.addFinalizer(() => Effect.promise(async () => pool?.destroy()))
-  const sdk = new OpenAI({
-    apiKey: Redacted.value(options.apiKey),
-    baseURL: options.baseUrl ?? "https://api.openai.com/v1",
-    organization: options.organization ?? null,
-    project: options.project ?? null,
-    maxRetries: 0,
-    // Our clocks rule; the SDK's would stop at the headers. The largest that a Node timer can hold.
-    timeout: 2_147_483_647,
-    logLevel: "off",
-    fetch: (input, init) =>
-      pool === undefined ? Promise.reject(new Error("no pool")) : pool.fetch(input, init)
-  })
+  const sdk = new PooledSdk(
+    {
+      apiKey: Redacted.value(options.apiKey),
+      baseURL: options.baseUrl ?? "https://api.openai.com/v1",
+      organization: options.organization ?? null,
+      project: options.project ?? null,
+      maxRetries: 0,
+      logLevel: "off"
+    },
+    () => (pool ??= makePool({ connectTimeout }))
+  )
 
   const exchange = (
     attempt: Resilience.Attempt,
     request: Request
   ): Effect.Effect<Reply, LlmError.ExchangeError, Scope.Scope> =>
-    Effect.acquireRelease(
-      Effect.tryPromise({
-        try: (signal) => {
-          pool ??= makePool({ connectTimeout: attempt.limits.connect })
-          return sdk[request.method](request.path, {
-            ...(request.body === undefined ? {} : { body: request.body }),
-            headers: {
-              ...(request.body === undefined ? {} : { "content-type": "application/json" }),
-              "x-stainless-retry-count": String(attempt.number - 1),
-              ...request.headers
-            },
-            signal
-          }).asResponse()
-        },
-        catch: (error) => {
-          const cause = error instanceof APIConnectionError ? error.cause : error
-          return connectionError(cause, cause instanceof TransportFailure && cause.sent, attempt)
-        }
-      }).pipe(
-        Effect.flatMap((response) =>
-          response instanceof PooledResponse
-            ? Effect.succeed(response)
-            : Effect.die(new Error("the SDK answered with a response that is not the pool's"))
-        )
-      ),
-      (response) => Effect.sync(() => response.source.cancel(new DOMException("aborted", "AbortError"))),
-      { interruptible: true }
-    ).pipe(
-      Effect.flatMap((response) => {
-        // A clock that runs out after commitment has no fiber to interrupt: it closes the connection.
-        attempt.signal.addEventListener("abort", () => response.source.cancel(new Error("timed out")), {
-          once: true
+    Effect.flatMap(Effect.scope, (scope) => {
+      const ticket = new Ticket()
+      const send = Effect.callback<PooledResponse, LlmError.TransportError>((resume) => {
+        connectTimeout = attempt.limits.connect
+        const headers = headersOf(request, attempt)
+        sdk[request.method](request.path, {
+          ...(request.body === undefined ? {} : { body: request.body }),
+          ...(headers === undefined ? {} : { headers }),
+          __metadata: { ticket }
         })
-        const reply = makeReply(response, attempt)
-        if (reply.status < 400) {
-          return reply.status < 300 ? Effect.succeed(reply) : Effect.fail(redirected(reply, attempt))
-        }
-        return Effect.flatMap(failureOf(reply, attempt), (error) => Effect.fail(error))
+          .asResponse()
+          .then(
+            (response) =>
+              resume(
+                response instanceof PooledResponse
+                  ? Effect.succeed(response)
+                  : Effect.die(new Error("the SDK answered with a response that is not the pool's"))
+              ),
+            (error: unknown) => {
+              const cause = error instanceof APIConnectionError ? error.cause : error
+              resume(
+                Effect.fail(connectionError(cause, cause instanceof TransportFailure && cause.sent, attempt))
+              )
+            }
+          )
       })
-    )
+      // A clock that runs out after commitment has no fiber to interrupt: it ends the reading.
+      if (attempt.call.stream) attempt.signal.addEventListener("abort", () => ticket.cancel(), { once: true })
+      return Scope.addFinalizer(
+        scope,
+        Effect.sync(() => ticket.cancel())
+      ).pipe(
+        Effect.andThen(send),
+        Effect.flatMap((response) => {
+          const reply = makeReply(response, attempt)
+          return reply.status >= 200 && reply.status < 300
+            ? Effect.succeed(reply)
+            : Effect.flatMap(failureOf(reply, attempt), (error) => Effect.fail(error))
+        })
+      )
+    })
 
   return OpenAiClient.of({
     provider: options.provider ?? "openai",
@@ -299,24 +326,35 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   })
 })
 
-const redirected = (reply: Reply, attempt: Resilience.Attempt): LlmError.MalformedResponse =>
-  new LlmError.MalformedResponse({
-    ...attempt.context,
-    status: reply.status,
-    detail: "a redirect, which is not followed: the key belongs to one host"
-  })
+/** Headers beyond the SDK's own; none for the plain first attempt, which is the common one. */
+const headersOf = (request: Request, attempt: Resilience.Attempt): Headers | undefined => {
+  if (attempt.number === 1 && (request.headers === undefined || Object.keys(request.headers).length === 0)) {
+    return undefined
+  }
+  const headers = new Headers(request.headers)
+  headers.set("x-stainless-retry-count", String(attempt.number - 1))
+  return headers
+}
 
 /** The status says what happened even where the body does not arrive. */
 const failureOf = (reply: Reply, attempt: Resilience.Attempt): Effect.Effect<LlmError.ExchangeError> =>
-  Effect.zipWith(
-    Effect.orElseSucceed(readAll(reply, errorBodyLimit), () => new Uint8Array()),
-    Clock.currentTimeMillis,
-    (bytes, now) =>
-      ErrorResponse.fromHttp(
-        { status: reply.status, header: reply.header, body: decodeText.decode(bytes), now },
-        attempt.context
+  reply.status < 400
+    ? Effect.succeed(
+        new LlmError.MalformedResponse({
+          ...attempt.context,
+          status: reply.status,
+          detail: "a redirect, which is not followed: the key belongs to one host"
+        })
       )
-  )
+    : Effect.zipWith(
+        Effect.orElseSucceed(readAll(reply, errorBodyLimit), () => new Uint8Array()),
+        Clock.currentTimeMillis,
+        (bytes, now) =>
+          ErrorResponse.fromHttp(
+            { status: reply.status, header: reply.header, body: decodeText.decode(bytes), now },
+            attempt.context
+          )
+      )
 
 /** A client from code. */
 export const layer = (options: Options): Layer.Layer<OpenAiClient> =>

@@ -11,6 +11,8 @@ import { type LlmError, type Resilience, Usage } from "@llm/core"
 import * as ChatStream from "./internal/chatStream.ts"
 import { callOf, type OpenAiClient, parseJson, readBytes, type Request } from "./OpenAiClient.ts"
 
+export type Sink = ChatStream.Sink
+
 /** A request to relay. */
 export interface RawRequest extends Request {
   /** Dotted name of the operation, such as `chat.create`. */
@@ -31,13 +33,16 @@ export type RawReply = {
   /** How many attempts it took. */
   readonly attempts: number
 } & (
-  | { readonly _tag: "Whole"; readonly body: Uint8Array; readonly usage: Usage.Usage | undefined }
+  | {
+      readonly _tag: "Whole"
+      readonly body: Uint8Array
+      /** Read from the body when asked for. */
+      readonly usage: () => Usage.Usage | undefined
+    }
   | {
       readonly _tag: "Events"
-      /** Bytes that are there already. */
-      readonly first: Uint8Array
-      /** The next events; `undefined` after the end, which was said by the server. */
-      readonly next: Effect.Effect<Uint8Array | undefined, LlmError.StreamInterrupted>
+      /** Writes whole events as they come; succeeds after the end, which was said by the server. */
+      readonly relay: (sink: Sink) => Effect.Effect<void, LlmError.StreamInterrupted>
     }
 )
 
@@ -69,14 +74,9 @@ export const send =
         if (!request.stream) {
           const body = yield* readBytes(reply)
           const json = yield* parseJson(body, reply, attempt)
-          return { _tag: "Whole", ...head, body, usage: usageIn(json) }
+          return { _tag: "Whole", ...head, body, usage: () => usageIn(json) }
         }
         const opened = yield* ChatStream.open(attempt, reply, request.choices ?? 1)
-        return {
-          _tag: "Events",
-          ...head,
-          first: opened.first.bytes,
-          next: Effect.map(opened.next, (step) => step?.bytes)
-        }
+        return { _tag: "Events", ...head, relay: opened.relay }
       })
     )

@@ -68,7 +68,7 @@ export const rateLimits = (header: HeaderLookup): RateLimits | undefined => {
 /**
  * Milliseconds to wait: `retry-after-ms`, then `retry-after` in seconds or as a date (measured from
  * the reply's own `date`, so that a skewed clock does no harm), then the reset of an empty limit,
- * then what the message says.
+ * then what the message says, then the reset of a limit that does not tell what remains.
  */
 export const retryAfter = (
   header: HeaderLookup,
@@ -83,8 +83,11 @@ export const retryAfter = (
   if (inSeconds !== undefined) return Math.ceil(inSeconds * 1000)
   const date = text !== undefined && /[a-z]/iu.test(text) ? parseDate(text) : undefined
   if (date !== undefined) return Math.max(0, date - (parseDate(header("date")) ?? now))
-  const resets = [limits?.requests, limits?.tokens].flatMap((limit) =>
-    limit?.remaining === 0 && limit.reset !== undefined ? [limit.reset] : []
-  )
-  return resets.length > 0 ? Math.max(...resets) : fromProse(message)
+  const resetWhere = (remaining: 0 | undefined): number | undefined => {
+    const resets = [limits?.requests, limits?.tokens].flatMap((limit) =>
+      limit?.reset !== undefined && limit.remaining === remaining ? [limit.reset] : []
+    )
+    return resets.length > 0 ? Math.max(...resets) : undefined
+  }
+  return resetWhere(0) ?? fromProse(message) ?? resetWhere(undefined)
 }

@@ -75,25 +75,48 @@ export interface Opened {
   readonly first: Step
   /** The next events; `undefined` after the end, which was said by the server. */
   readonly next: Effect.Effect<Step | undefined, LlmError.StreamInterrupted>
+  /** Writes `first` and everything after it into a sink, without a fiber's work for each event. */
+  readonly relay: (sink: Sink) => Effect.Effect<void, LlmError.StreamInterrupted>
+}
+
+/** Where a relayed stream goes. */
+export interface Sink {
+  /** `false` when nothing more should be written until `onDrain` calls back. */
+  readonly write: (bytes: Uint8Array) => boolean
+  /** Calls back once. */
+  readonly onDrain: (listener: () => void) => void
 }
 
 const noBytes = new Uint8Array()
 const nothing: Step = { bytes: noBytes, chunks: [] }
+
+/** A chunk that says of itself that nothing ends with it. */
+const goesOn = (data: string): boolean =>
+  data.includes('"finish_reason":null') && (data.includes('"usage":null') || !data.includes('"usage"'))
 
 class Reader {
   readonly decoder = new SseDecoder()
   readonly finished = new Set<number>()
   meaningful = false
   complete = false
+  /** A choice came, be it an empty one. */
+  answered = false
+  /** `[DONE]` came. */
+  done = false
   events = 0
   text = ""
   usage: Usage.Usage | undefined
-  held: Uint8Array = noBytes
+  /** In pieces: an event of many packets is joined once. */
+  held: Array<Uint8Array> = []
   failed: LlmError.ExchangeError | undefined
   readonly attempt: Resilience.Attempt
   readonly context: LlmError.Context
   readonly choices: number
-  constructor(attempt: Resilience.Attempt, reply: Reply, choices: number) {
+  /** Only the bytes are wanted: chunks in which nothing ends need no closer look. */
+  relayed = false
+  private readonly clock: Clock.Clock
+  constructor(attempt: Resilience.Attempt, reply: Reply, choices: number, clock: Clock.Clock) {
+    this.clock = clock
     this.attempt = attempt
     this.context =
       reply.requestId === undefined ? attempt.context : { ...attempt.context, requestId: reply.requestId }
@@ -101,7 +124,7 @@ class Reader {
   }
 
   /** Takes bytes. A fault in them is kept in `failed`: what came before it is still given out. */
-  accept(bytes: Uint8Array, now: number): Step {
+  accept(bytes: Uint8Array): Step {
     let events: ReadonlyArray<SseEvent>
     try {
       events = this.decoder.push(bytes)
@@ -111,47 +134,52 @@ class Reader {
       return nothing
     }
     const { boundary } = this.decoder
-    const chunks = this.read(events, now)
+    const chunks = this.read(events)
     const whole = this.failed === undefined ? boundary : (events[chunks.end - 1]?.end ?? 0)
     if (whole === 0) {
-      this.held = join(this.held, bytes)
+      this.held.push(bytes)
       return { bytes: noBytes, chunks: chunks.chunks }
     }
     const { held } = this
-    this.held = whole === bytes.length ? noBytes : bytes.subarray(whole)
-    return {
-      bytes: join(held, whole === bytes.length ? bytes : bytes.subarray(0, whole)),
-      chunks: chunks.chunks
-    }
+    this.held = whole === bytes.length ? [] : [bytes.subarray(whole)]
+    held.push(whole === bytes.length ? bytes : bytes.subarray(0, whole))
+    return { bytes: joined(held), chunks: chunks.chunks }
   }
 
   /** No more bytes come: an event without its final blank line still counts. */
-  end(now: number): Step {
+  end(): Step {
     const { held } = this
-    this.held = noBytes
-    const { chunks } = this.read(this.decoder.end(), now)
-    return { bytes: this.failed === undefined ? held : noBytes, chunks }
+    this.held = []
+    const { chunks, sound } = this.read(this.decoder.end())
+    return { bytes: sound ? joined(held) : noBytes, chunks }
   }
 
-  /** Reads events up to the first fault; `end` counts those that were fine. */
-  private read(events: ReadonlyArray<SseEvent>, now: number) {
+  /** Reads events up to the first fault; `end` counts those before it. What comes after the end is worth nothing. */
+  private read(events: ReadonlyArray<SseEvent>) {
     const chunks: Array<ChatChunk> = []
     let end = 0
+    let sound = true
     for (const event of events) {
-      const chunk = this.event(event, now)
-      if (LlmError.isLlmError(chunk)) {
-        // What comes after the end is worth nothing, good or bad.
-        if (!this.complete) this.failed = chunk
-        break
+      const chunk = this.done ? undefined : this.event(event)
+      if (this.failed !== undefined || (this.done && event.data !== "[DONE]")) {
+        sound = false
+        if (!this.complete) break
+        this.failed = undefined
       }
       if (chunk !== undefined) chunks.push(chunk)
       end++
     }
-    return { chunks, end }
+    return { chunks, end, sound }
   }
 
-  private event(event: SseEvent, now: number): ChatChunk | LlmError.ExchangeError | undefined {
+  /** Reads one event; a fault is left in `failed`. */
+  private event(event: SseEvent): ChatChunk | undefined {
     if (event.data === "[DONE]") {
+      if (!this.answered) {
+        this.failed = this.malformed("a stream without a choice")
+        return undefined
+      }
+      this.done = true
       this.complete = true
       this.meaningful = true
       return undefined
@@ -161,17 +189,27 @@ class Reader {
     try {
       json = JSON.parse(event.data)
     } catch {
-      return this.malformed(`an event of ${event.data.length} characters that is not JSON`)
+      this.failed = this.malformed(`an event of ${event.data.length} characters that is not JSON`)
+      return undefined
     }
-    if (event.event === "error" || isErrorBody(json)) return ErrorResponse.fromEvent(json, now, this.context)
+    if (event.event === "error" || isErrorBody(json) || isErrorEvent(json)) {
+      this.failed = ErrorResponse.fromEvent(json, this.clock.currentTimeMillisUnsafe(), this.context)
+      return undefined
+    }
+    if (this.relayed && this.meaningful && this.choices === 1 && goesOn(event.data)) {
+      this.events++
+      return undefined
+    }
     // Events of other kinds may come between the chunks; they are relayed and otherwise left alone.
     if (!isChatChunk(json)) {
-      return typeof json === "object" && json !== null && "choices" in json
-        ? this.malformed("an event that is not a chat completion chunk")
-        : undefined
+      if (typeof json === "object" && json !== null && "choices" in json) {
+        this.failed = this.malformed("an event that is not a chat completion chunk")
+      }
+      return undefined
     }
     this.events++
     for (const choice of json.choices) {
+      this.answered = true
       if (present(choice.delta?.content) && choice.index === 0) this.text += choice.delta.content
       if (present(choice.finish_reason)) this.finished.add(choice.index)
     }
@@ -206,12 +244,21 @@ class Reader {
   }
 }
 
+/** The flat shape: `{"type":"error","code":…}`, which chat streams carry without an event name. */
+const isErrorEvent = (json: unknown): boolean =>
+  typeof json === "object" && json !== null && "type" in json && json.type === "error"
+
 const reasonOf = (cause: LlmError.ExchangeError | "closed"): LlmError.StreamInterrupted["reason"] => {
   if (cause === "closed") return "closed"
   if (cause instanceof LlmError.TimedOut && cause.phase !== "upstream") return "stalled"
   if (cause instanceof LlmError.ConnectionFailed)
     return /other side closed/iu.test(cause.detail ?? "") ? "closed" : "reset"
   return "error"
+}
+
+const joined = (pieces: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const [first] = pieces
+  return pieces.length === 1 && first !== undefined ? first : Buffer.concat(pieces)
 }
 
 const join = (left: Uint8Array, right: Uint8Array): Uint8Array =>
@@ -226,8 +273,7 @@ const join = (left: Uint8Array, right: Uint8Array): Uint8Array =>
  * @param choices how many choices were asked for (`n`)
  */
 export const open = Effect.fnUntraced(function* (attempt: Resilience.Attempt, reply: Reply, choices: number) {
-  const reader = new Reader(attempt, reply, choices)
-  const clock = yield* Clock.Clock
+  const reader = new Reader(attempt, reply, choices, yield* Clock.Clock)
   const contentType = reply.header("content-type") ?? ""
   if (!/^text\/event-stream\b/iu.test(contentType)) {
     yield* parseJson(yield* readBytes(reply), reply, attempt)
@@ -241,8 +287,7 @@ export const open = Effect.fnUntraced(function* (attempt: Resilience.Attempt, re
   let first = nothing
   while (!reader.meaningful) {
     const bytes = yield* reply.read
-    const now = clock.currentTimeMillisUnsafe()
-    const step = bytes === undefined ? reader.end(now) : reader.accept(bytes, now)
+    const step = bytes === undefined ? reader.end() : reader.accept(bytes)
     // Nothing was given out yet, so that even a fault after the first words can be retried.
     if (reader.failed !== undefined) return yield* reader.failed
     first = { bytes: join(first.bytes, step.bytes), chunks: [...first.chunks, ...step.chunks] }
@@ -257,34 +302,60 @@ export const open = Effect.fnUntraced(function* (attempt: Resilience.Attempt, re
   }
 
   let ended = false
-  const interrupt = (cause: LlmError.ExchangeError | "closed") => {
-    const error = reader.interrupted(cause)
+
+  /** One step as far as it goes without waiting. */
+  const advance = (): Step | "waiting" | "end" | LlmError.StreamInterrupted => {
+    while (reader.failed === undefined && !ended) {
+      const found = reply.poll()
+      if (found === "waiting") return found
+      if (found !== "end" && !(found instanceof Uint8Array)) {
+        // What comes after the end is worth nothing: neither is its loss.
+        if (reader.complete) ended = true
+        else reader.failed = found
+        break
+      }
+      ended = found === "end"
+      const step = found === "end" ? reader.end() : reader.accept(found)
+      if (step.bytes.length > 0) return step
+    }
+    if (reader.failed === undefined && reader.complete) {
+      attempt.report({ usage: reader.usage })
+      return "end"
+    }
+    const error = reader.interrupted(reader.failed ?? "closed")
     attempt.report({ error, usage: reader.usage })
-    return Effect.fail(error)
-  }
-  const finish = () => {
-    attempt.report({ usage: reader.usage })
-    return Effect.succeed(undefined)
+    return error
   }
 
-  const next: Opened["next"] = Effect.suspend(() =>
-    reader.failed !== undefined
-      ? interrupt(reader.failed)
-      : ended
-        ? reader.complete
-          ? finish()
-          : interrupt("closed")
-        : Effect.matchEffect(reply.read, {
-            // What comes after the end is worth nothing: neither is its loss.
-            onFailure: (error) => (reader.complete ? finish() : interrupt(error)),
-            onSuccess: (bytes) => {
-              const now = clock.currentTimeMillisUnsafe()
-              const step = bytes === undefined ? reader.end(now) : reader.accept(bytes, now)
-              ended = bytes === undefined
-              return step.bytes.length === 0 ? next : Effect.succeed(step)
-            }
-          })
-  )
-  const opened: Opened = { first, next }
+  const next: Opened["next"] = Effect.suspend(() => {
+    const found = advance()
+    if (found === "end") return Effect.succeed(undefined)
+    if (found === "waiting") {
+      return Effect.callback<Step | undefined, LlmError.StreamInterrupted>((resume) => {
+        reply.onChange(() => resume(next))
+        return Effect.sync(() => reply.onChange(undefined))
+      })
+    }
+    return found instanceof LlmError.StreamInterrupted ? Effect.fail(found) : Effect.succeed(found)
+  })
+
+  const relay: Opened["relay"] = (sink) =>
+    Effect.callback<void, LlmError.StreamInterrupted>((resume) => {
+      reader.relayed = true
+      const run = () => {
+        for (;;) {
+          const found = advance()
+          if (found === "end") return resume(Effect.void)
+          if (found === "waiting") return reply.onChange(run)
+          if (found instanceof LlmError.StreamInterrupted) return resume(Effect.fail(found))
+          if (!sink.write(found.bytes)) return sink.onDrain(run)
+        }
+      }
+      if (sink.write(first.bytes)) run()
+      else sink.onDrain(run)
+      return Effect.sync(() => reply.onChange(undefined))
+    })
+
+  const opened: Opened = { first, next, relay }
   return opened
 })

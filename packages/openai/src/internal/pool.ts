@@ -46,7 +46,7 @@ export class ByteSource implements Dispatcher.DispatchHandler {
   }
 
   /** Gives the exchange up; the connection is closed unless the reply was whole. */
-  cancel(reason: Error): void {
+  cancel(reason: Error = givenUp): void {
     if (this.ended || this.failure !== undefined) return
     this.failure = reason
     this.controller?.abort(reason)
@@ -129,17 +129,44 @@ export interface PoolOptions {
   readonly connectTimeout: number
 }
 
-/** A pool of connections and the `fetch` over it. */
+/**
+ * Lets the one who asked for an exchange give it up. It travels through the SDK in the request's
+ * metadata: an `AbortSignal` would cost three more of its kind on the way.
+ */
+export class Ticket {
+  private source: ByteSource | undefined
+  private cancelled = false
+
+  claim(source: ByteSource): void {
+    this.source = source
+    if (this.cancelled) source.cancel(givenUp)
+  }
+
+  cancel(): void {
+    this.cancelled = true
+    this.source?.cancel(givenUp)
+  }
+}
+
+/** The reason of every exchange that nobody waits for any more. */
+const givenUp = new Error("given up")
+
+/** A pool of connections and the exchange over it. */
 export interface Pool {
-  readonly fetch: (input: string | URL | Request, init?: RequestInit) => Promise<PooledResponse>
+  readonly exchange: (url: string, init: RequestInit | undefined, ticket?: Ticket) => Promise<PooledResponse>
   /** Closes all connections at once. */
   readonly destroy: () => Promise<void>
 }
 
-const flatten = (headers: RequestInit["headers"]): Record<string, string> => {
-  const flat: Record<string, string> = {}
-  for (const [name, value] of headers instanceof Headers ? headers : new Headers(headers ?? {}))
-    flat[name] = value
+/** Headers that the SDK built once serve many requests. */
+const flattened = new WeakMap<Headers, Readonly<Record<string, string>>>()
+
+const flatten = (headers: RequestInit["headers"]): Readonly<Record<string, string>> => {
+  const source = headers instanceof Headers ? headers : new Headers(headers ?? {})
+  const known = flattened.get(source)
+  if (known !== undefined) return known
+  const flat = Object.fromEntries(source)
+  flattened.set(source, flat)
   return flat
 }
 
@@ -161,29 +188,19 @@ export const makePool = (options: PoolOptions): Pool => {
   })
   return {
     destroy: () => agent.destroy(),
-    fetch: (input, init) =>
+    exchange: (url, init, ticket) =>
       new Promise((resolve, reject) => {
-        const url = input instanceof URL ? input : new URL(input instanceof Request ? input.url : input)
-        const signal = init?.signal
-        const abort = () => source.cancel(new DOMException("aborted", "AbortError"))
-        const settled = () => signal?.removeEventListener("abort", abort)
         const source = new ByteSource(
-          (status, headers) => {
-            settled()
-            resolve(new PooledResponse(status, headers, source))
-          },
-          (error) => {
-            settled()
-            reject(error)
-          }
+          (status, headers) => resolve(new PooledResponse(status, headers, source)),
+          reject
         )
-        if (signal?.aborted === true) return abort()
-        signal?.addEventListener("abort", abort, { once: true })
+        const { origin, pathname, search } = new URL(url)
+        ticket?.claim(source)
         agent.dispatch(
           {
-            origin: url.origin,
-            path: url.pathname + url.search,
-            method: init?.method ?? "GET",
+            origin,
+            path: pathname + search,
+            method: init?.method?.toUpperCase() ?? "GET",
             headers: flatten(init?.headers),
             body: bodyOf(init?.body)
           },

@@ -110,15 +110,9 @@ export class SseDecoder {
       if (bytes[start] === 0xef && bytes[start + 1] === 0xbb && bytes[start + 2] === 0xbf) start += 3
     }
     if (start >= end) return true
-    const found = bytes.indexOf(COLON, start)
-    const colon = found === -1 || found > end ? end : found
-    const isData =
-      colon - start === 4 &&
-      bytes[start] === 100 &&
-      bytes[start + 1] === 97 &&
-      bytes[start + 2] === 116 &&
-      bytes[start + 3] === 97
-    if (!isData && bytes.toString("latin1", start, colon) !== "event") return false
+    const isData = isField(bytes, start, end, dataField)
+    if (!isData && !isField(bytes, start, end, eventField)) return false
+    const colon = start + (isData ? dataField : eventField).length
     const valueAt =
       colon < end && bytes[colon + 1] === SPACE && colon + 1 < end ? colon + 2 : Math.min(colon + 1, end)
     const value = bytes.toString("utf8", valueAt, end)
@@ -130,4 +124,17 @@ export class SseDecoder {
     this.hasData = true
     return false
   }
+}
+
+const dataField = Buffer.from("data")
+const eventField = Buffer.from("event")
+
+/** Whether a line has this field; looks no further than its name, however long the line and the chunk are. */
+const isField = (bytes: Buffer, start: number, end: number, field: Buffer): boolean => {
+  const colon = start + field.length
+  if (colon > end || (colon < end && bytes[colon] !== COLON)) return false
+  for (let index = 0; index < field.length; index++) {
+    if (bytes[start + index] !== field[index]) return false
+  }
+  return true
 }
