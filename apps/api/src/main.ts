@@ -3,13 +3,16 @@
  */
 import { parseArgs } from "node:util"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
+import * as Runtime from "effect/Runtime"
 import { Resilience, Settings } from "@llm/core"
 import * as Gateway from "./Gateway.ts"
 import * as GatewayConfig from "./GatewayConfig.ts"
@@ -92,4 +95,10 @@ const program = Effect.gen(function* () {
   )
 })
 
-NodeRuntime.runMain(StartError.report(program), { disableErrorReporting: true })
+// A signal is how a server ends well: its streams have been drained by then.
+const teardown: Runtime.Teardown = (exit, onExit) =>
+  Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
+    ? onExit(0)
+    : Runtime.defaultTeardown(exit, onExit)
+
+NodeRuntime.runMain(StartError.report(program), { disableErrorReporting: true, teardown })

@@ -1,19 +1,30 @@
 /**
- * `pnpm start`: builds the gateway, quietly and only where something changed, then becomes it.
- * The gateway runs in this very process, so signals, arguments and the exit code are its own.
+ * `pnpm start` and `pnpm oa`: builds a program, quietly and only where something changed, then becomes it.
+ * It runs in this very process, so signals, arguments and the exit code are its own.
  */
 import { spawnSync } from "node:child_process"
-import { readFileSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { turboEnvironment } from "./turboEnvironment.ts"
+
+const [program, ...given] = process.argv.slice(2)
+const programs = new Map([
+  ["start", { package: "@llm/api", entry: "../apps/api/dist/main.js" }],
+  ["oa", { package: "@llm/cli", entry: "../apps/cli/dist/oa.js" }]
+])
+const chosen = programs.get(program ?? "")
+if (chosen === undefined) {
+  process.stderr.write(`Usage: node scripts/run.ts ${[...programs.keys()].join("|")} [arguments]\n`)
+  process.exit(2)
+}
 
 const build = spawnSync(
   "turbo",
-  ["run", "build", "--filter=@llm/api", "--output-logs=errors-only", "--log-prefix=none"],
+  ["run", "build", `--filter=${chosen.package}`, "--output-logs=errors-only", "--log-prefix=none"],
   { encoding: "utf8", env: turboEnvironment, shell: process.platform === "win32" }
 )
 if (build.status !== 0) {
   process.stderr.write(`${build.stdout ?? ""}${build.stderr ?? ""}`)
-  process.stderr.write("The gateway could not be built; the lines above say why.\n")
+  process.stderr.write("It could not be built; the lines above say why.\n")
   process.exit(1)
 }
 
@@ -46,8 +57,10 @@ if (
   watch.unref()
 }
 
+// Settings may stand in a file beside this checkout's package.json; the environment wins.
+if (program === "start" && existsSync(".env")) process.loadEnvFile(".env")
+
 // `pnpm start -- --provider openai` arrives with the dashes, `pnpm start --provider openai` without.
-const given = process.argv.slice(2)
-const entry = new URL("../apps/api/dist/main.js", import.meta.url)
+const entry = new URL(chosen.entry, import.meta.url)
 process.argv = [process.execPath, entry.pathname, ...(given[0] === "--" ? given.slice(1) : given)]
 await import(entry.href)
