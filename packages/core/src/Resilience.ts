@@ -109,7 +109,7 @@ export class Resilience extends Context.Service<
     /**
      * Runs one call through all policies.
      *
-     * Fails with the exchange's own last error, or with `CircuitOpen` (without a further attempt),
+     * Fails with the exchange's own last error, or with `CircuitOpen` (without an attempt),
      * `TimedOut` (`firstEvent`, `total`), `RetryBudgetExhausted` or `DeadlineExceeded`.
      */
     readonly run: <A, E extends LlmError.LlmError, R>(
@@ -173,7 +173,8 @@ class Watch {
   check(): LlmError.TimedOut | number {
     const now = this.clock.currentTimeMillisUnsafe()
     const { firstEvent, idle, total } = this.limits
-    if (now >= this.ends.total) return new LlmError.TimedOut({ ...this.context, phase: "total", limit: total })
+    if (now >= this.ends.total)
+      return new LlmError.TimedOut({ ...this.context, phase: "total", limit: total })
     if (now >= this.ends.deadline) {
       this.cutShort = true
       return new LlmError.TimedOut({ ...this.context, phase: "total" })
@@ -231,7 +232,9 @@ export const layer: Layer.Layer<
           const context = contextOf(call, number)
           const controller = new AbortController()
           const watch = new Watch(yield* Clock.Clock, limits, ends, context, call.stream)
-          let said: { readonly health: LlmError.Health; readonly error: LlmError.LlmError | undefined } | undefined
+          let said:
+            | { readonly health: LlmError.Health; readonly error: LlmError.LlmError | undefined }
+            | undefined
           const attempt: Attempt = {
             call,
             number,
@@ -268,7 +271,9 @@ export const layer: Layer.Layer<
           if (Exit.isFailure(exit)) {
             controller.abort(over)
             const error = Cause.findErrorOption(exit.cause)
-            yield* error._tag === "Some" ? settle(watch.judge(error.value.health), error.value) : settle("unknown")
+            yield* error._tag === "Some"
+              ? settle(watch.judge(error.value.health), error.value)
+              : settle("unknown")
             yield* Scope.close(scope, exit)
             return yield* exit
           }
@@ -293,7 +298,10 @@ export const layer: Layer.Layer<
         })
       )
 
-    const run: Resilience["Service"]["run"] = Effect.fnUntraced(function* (call, exchange) {
+    const run: Resilience["Service"]["run"] = Effect.fnUntraced(function* <A, E extends LlmError.LlmError, R>(
+      call: Call.Call,
+      exchange: (attempt: Attempt) => Effect.Effect<A, E, R>
+    ) {
       const clock = yield* Clock.Clock
       const startedAt = clock.currentTimeMillisUnsafe()
       const endsAt = startedAt + limits.total
@@ -305,15 +313,19 @@ export const layer: Layer.Layer<
       let step:
         | ((now: number, error: LlmError.LlmError) => Pull.Pull<[unknown, Duration.Duration], never, unknown>)
         | undefined
+      let last: Exit.Exit<A, E | LlmError.CircuitOpen | LlmError.TimedOut> | undefined
       for (let number = 1; ; number++) {
         const exit = yield* Effect.exit(attemptOnce(call, number, ends, exchange))
         if (Exit.isSuccess(exit)) return exit.value
         const failure = Cause.findErrorOption(exit.cause)
         if (failure._tag === "None") return yield* exit
         const error = failure.value
+        // Others opened the circuit while this call waited: its own failure is still the answer.
+        if (last !== undefined && error._tag === "CircuitOpen") return yield* last
+        last = exit
         const now = clock.currentTimeMillisUnsafe()
-        const late = (last: string) =>
-          new LlmError.DeadlineExceeded({ ...contextOf(call, number), deadline, last })
+        const late = (tag: string) =>
+          new LlmError.DeadlineExceeded({ ...contextOf(call, number), deadline, last: tag })
         if (now >= deadline) return yield* late(error._tag)
         if (!error.retryable) return yield* exit
         const hint = LlmError.retryAfterOf(error) ?? 0
@@ -327,15 +339,10 @@ export const layer: Layer.Layer<
         if (wait === undefined) return yield* exit
         if (now + wait >= deadline) return yield* late(error._tag)
         if (now + wait >= endsAt) return yield* exit
-        // This attempt may have opened the circuit: to wait for it while it stays open would be in vain.
+        // This attempt may have opened the circuit. To wait before a closed door would be in vain, and
+        // what went wrong says more than the door: the next call is told when it opens.
         const circuit = yield* breaker.state(Call.key(call))
-        if (circuit._tag === "Open" && circuit.until > now + wait) {
-          const { until } = circuit
-          return yield* new LlmError.CircuitOpen({
-            ...contextOf(call, number),
-            ...(Number.isFinite(until) ? { retryAfter: until - now, until } : {})
-          })
-        }
+        if (circuit._tag === "Open" && circuit.until > now + wait) return yield* exit
         if (!(yield* budget.withdraw(call))) {
           return yield* new LlmError.RetryBudgetExhausted({
             ...contextOf(call, number),

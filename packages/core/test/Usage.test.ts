@@ -1,0 +1,155 @@
+import { Usage } from "@llm/core"
+import { assert, describe, it } from "@effect/vitest"
+import * as fc from "fast-check"
+import * as Property from "./support/Property.ts"
+
+const anyCount = fc.option(
+  fc.oneof(fc.integer(), fc.nat(), fc.double({ noNaN: true, noDefaultInfinity: true })),
+  {
+    freq: 5
+  }
+)
+const details = fc.option(
+  fc.record({ cached_tokens: anyCount, cache_write_tokens: anyCount }, { requiredKeys: [] })
+)
+const wire = fc.record(
+  {
+    prompt_tokens: anyCount,
+    completion_tokens: anyCount,
+    input_tokens: anyCount,
+    output_tokens: anyCount,
+    total_tokens: anyCount,
+    prompt_tokens_details: details,
+    input_tokens_details: details,
+    completion_tokens_details: fc.option(fc.record({ reasoning_tokens: anyCount }, { requiredKeys: [] })),
+    output_tokens_details: fc.option(fc.record({ reasoning_tokens: anyCount }, { requiredKeys: [] }))
+  },
+  { requiredKeys: [] }
+)
+
+const anyUsage: fc.Arbitrary<Usage.Usage> = fc.record({
+  inputTokens: fc.nat(),
+  outputTokens: fc.nat(),
+  totalTokens: fc.nat(),
+  cachedTokens: fc.nat(),
+  cacheWriteTokens: fc.nat(),
+  reasoningTokens: fc.nat(),
+  exact: fc.boolean()
+})
+
+describe("Usage", () => {
+  it("reads the usage of Chat Completions", () => {
+    assert.deepStrictEqual(
+      Usage.fromWire({
+        prompt_tokens: 100,
+        completion_tokens: 50,
+        total_tokens: 150,
+        prompt_tokens_details: { cached_tokens: 64, cache_write_tokens: 20, audio_tokens: 0 },
+        completion_tokens_details: { reasoning_tokens: 30, accepted_prediction_tokens: 0 },
+        something_new: { deep: true }
+      }),
+      {
+        inputTokens: 100,
+        outputTokens: 50,
+        totalTokens: 150,
+        cachedTokens: 64,
+        cacheWriteTokens: 20,
+        reasoningTokens: 30,
+        exact: true
+      }
+    )
+  })
+
+  it("reads the usage of Responses", () => {
+    assert.deepStrictEqual(
+      Usage.fromWire({
+        input_tokens: 10,
+        input_tokens_details: { cached_tokens: 4 },
+        output_tokens: 5,
+        output_tokens_details: { reasoning_tokens: 2 },
+        total_tokens: 15
+      }),
+      {
+        ...Usage.zero,
+        inputTokens: 10,
+        outputTokens: 5,
+        totalTokens: 15,
+        cachedTokens: 4,
+        reasoningTokens: 2
+      }
+    )
+  })
+
+  it("reads the usage of embeddings, which generate nothing", () => {
+    assert.deepStrictEqual(Usage.fromWire({ prompt_tokens: 8, total_tokens: 8 }), {
+      ...Usage.zero,
+      inputTokens: 8,
+      totalTokens: 8
+    })
+  })
+
+  it.each([
+    undefined,
+    null,
+    "12",
+    12,
+    [],
+    {},
+    { prompt_tokens: "12" },
+    { prompt_tokens: null },
+    { total: 3 }
+  ])("says that %j is no usage at all, rather than that nothing was used", (value) => {
+    assert.isUndefined(Usage.fromWire(value))
+  })
+
+  it.each([
+    ["a total below the sum", { prompt_tokens: 10, completion_tokens: 5, total_tokens: 1 }, 15],
+    ["a total above the sum", { prompt_tokens: 10, completion_tokens: 5, total_tokens: 99 }, 99],
+    ["only a total", { total_tokens: 99 }, 99],
+    ["negative prompt tokens", { prompt_tokens: -10, completion_tokens: 5 }, 5],
+    ["a negative total", { prompt_tokens: 10, completion_tokens: 5, total_tokens: -1 }, 15],
+    [
+      "more cached than prompt tokens",
+      { prompt_tokens: 10, prompt_tokens_details: { cached_tokens: 11 } },
+      10
+    ],
+    ["negative cached tokens", { prompt_tokens: 10, prompt_tokens_details: { cached_tokens: -1 } }, 10],
+    [
+      "more written to the cache than sent",
+      { input_tokens: 10, input_tokens_details: { cache_write_tokens: 11 } },
+      10
+    ],
+    ["more reasoning than output", { output_tokens: 10, output_tokens_details: { reasoning_tokens: 11 } }, 10]
+  ] as const)("clamps and marks as not exact: %s", (_, value, total) => {
+    const usage = Usage.fromWire(value)
+    assert.isFalse(usage?.exact)
+    assert.strictEqual(usage?.totalTokens, total)
+  })
+
+  it("never lets a budget gain: counts are whole, not negative, and add up", () => {
+    Property.holds(
+      wire,
+      (value) => {
+        const usage = Usage.fromWire(value)
+        if (usage === undefined) return
+        const { exact, ...counts } = usage
+        for (const count of Object.values(counts)) assert.isTrue(Number.isInteger(count) && count >= 0)
+        assert.isAtLeast(usage.totalTokens, usage.inputTokens + usage.outputTokens)
+        assert.isAtMost(usage.cachedTokens, usage.inputTokens)
+        assert.isAtMost(usage.cacheWriteTokens, usage.inputTokens)
+        assert.isAtMost(usage.reasoningTokens, usage.outputTokens)
+        if (exact) assert.strictEqual(usage.totalTokens, usage.inputTokens + usage.outputTokens)
+      },
+      1000
+    )
+  })
+
+  it("adds like numbers do: zero changes nothing, order does not matter, one estimate taints the sum", () => {
+    Property.holds(fc.tuple(anyUsage, anyUsage, anyUsage), ([a, b, c]) => {
+      assert.deepStrictEqual(Usage.add(a, Usage.zero), a)
+      assert.deepStrictEqual(Usage.add(a, b), Usage.add(b, a))
+      assert.deepStrictEqual(Usage.add(Usage.add(a, b), c), Usage.add(a, Usage.add(b, c)))
+      assert.strictEqual(Usage.add(a, b).exact, a.exact && b.exact)
+    })
+  })
+})
