@@ -36,7 +36,7 @@ Settings (environment; flags win; see .env.example):
   LLM_TIMEOUT_IDLE          1 minute
   LLM_TIMEOUT_TOTAL         10 minutes
   LLM_BREAKER               consecutive | rate | none
-  LLM_BREAKER_FAILURES      failures that open a circuit (5)
+  LLM_BREAKER_FAILURES      failures that open a circuit (10)
   LLM_BREAKER_OPEN_FOR      30 seconds
   LLM_LOG_LEVEL             Trace | Debug | Info | Warn | Error | None (Info)
 Durations are written as "500 millis", "30 seconds", "2 minutes".`

@@ -185,11 +185,13 @@ export const layerStore = (
     })
   )
 
-/** Opens after `failures` failures in a row (5 unless told). State in this process. */
+/** Opens after `failures` failures in a row (10 unless told: one call and its six retries do not open it). State in this process. */
 export const layerConsecutive = (
   options?: Options & { readonly failures?: number | undefined }
 ): Layer.Layer<CircuitBreaker> =>
-  layerStore(Store.consecutive(options?.failures ?? 5), options).pipe(Layer.provide(Store.layerStoreMemory()))
+  layerStore(Store.consecutive(options?.failures ?? 10), options).pipe(
+    Layer.provide(Store.layerStoreMemory())
+  )
 
 /**
  * Opens when at least `threshold` (0.5) of the last `window` (20) calls failed, judged from
@@ -220,7 +222,7 @@ export const layerNone: Layer.Layer<CircuitBreaker> = Layer.succeed(CircuitBreak
 
 /**
  * From `LLM_BREAKER` (`consecutive`, `rate` or `none`; `consecutive` unless set),
- * `LLM_BREAKER_FAILURES` (5; for `rate`: the least failures among the last 20 calls, half of them
+ * `LLM_BREAKER_FAILURES` (10; for `rate`: the least failures among the last 20 calls, half of them
  * failed) and `LLM_BREAKER_OPEN_FOR` (30 seconds).
  */
 export const layerConfig: Layer.Layer<CircuitBreaker, Config.ConfigError> = Layer.unwrap(
@@ -238,7 +240,7 @@ export const layerConfig: Layer.Layer<CircuitBreaker, Config.ConfigError> = Laye
       openFor: Config.option(Config.Duration("LLM_BREAKER_OPEN_FOR"))
     }),
     ({ failures, kind, openFor }) => {
-      const count = Option.getOrElse(failures, () => 5)
+      const count = Option.getOrElse(failures, () => 10)
       const options = { openFor: Option.getOrUndefined(openFor) }
       switch (kind) {
         case "consecutive":

@@ -361,7 +361,7 @@ export const layer: Layer.Layer<
   })
 )
 
-/** All policies at their defaults: full jitter, 5 consecutive failures, the retry budget and the four clocks. */
+/** All policies at their defaults: full jitter, 10 consecutive failures, the retry budget and the four clocks. */
 export const layerDefault: Layer.Layer<Resilience> = Layer.provide(layer, [
   Backoff.layerFullJitter(),
   CircuitBreaker.layerConsecutive(),
