@@ -903,11 +903,13 @@ describe("layers", () => {
     }).pipe(Effect.provide(pipe(none)))
   )
 
-  it.effect("by default retry with full jitter, and leave a deployment alone after five failures", () =>
+  it.effect("by default retry six times with full jitter, and leave a deployment alone after ten failures", () =>
     Effect.gen(function* () {
       const { began, exchange } = script(broken())
-      assert.strictEqual((yield* ended(exchange, call, "20 seconds")).error?._tag, "ServerError")
-      assert.strictEqual(began.length, 5)
+      assert.strictEqual((yield* ended(exchange, call, "63 seconds")).error?._tag, "ServerError")
+      assert.strictEqual(began.length, 7)
+      assert.strictEqual((yield* ended(exchange, call, "7 seconds")).error?._tag, "ServerError")
+      assert.strictEqual(began.length, 10)
       assert.strictEqual((yield* ended(exchange, call, "1 seconds")).error?._tag, "CircuitOpen")
     }).pipe(Effect.provide(Resilience.layerDefault))
   )
