@@ -12,9 +12,7 @@ const careful = Resilience.layer.pipe(
 const byRate = Resilience.layer.pipe(
   Layer.provide([Backoff.layerFullJitter(), CircuitBreaker.layerRate({ window: 50 }), common])
 )
-const bare = Resilience.layer.pipe(
-  Layer.provide([Backoff.layerNone, CircuitBreaker.layerNone, common])
-)
+const bare = Resilience.layer.pipe(Layer.provide([Backoff.layerNone, CircuitBreaker.layerNone, common]))
 
 const ask = Effect.gen(function* () {
   const openai = yield* OpenAi.OpenAi

@@ -23,6 +23,10 @@ export interface Call {
   readonly maxOutputTokens?: number | undefined
   /** On whose account the call runs. */
   readonly tenant?: string | undefined
+  /** Calls of one session go to one deployment, as long as it is healthy. */
+  readonly session?: string | undefined
+  /** The caller says that executing it twice does no harm: it may be hedged. */
+  readonly replaySafe?: boolean | undefined
   /** Equal keys ask for the same answer. */
   readonly idempotencyKey?: string | undefined
   /** Wall-clock end of the caller's patience, in milliseconds since the epoch. */

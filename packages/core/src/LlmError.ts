@@ -585,8 +585,9 @@ export class MalformedResponse extends Schema.TaggedError<MalformedResponse>()("
   override get message(): string {
     return sentence("the reply cannot be read", this)
   }
+  /** A redirect will be one again. */
   get retryable(): boolean {
-    return true
+    return this.status === undefined || this.status < 300
   }
   get replaySafe(): boolean {
     return false

@@ -76,9 +76,9 @@ export interface Attempt {
   readonly limits: Timeouts.Limits
   /** Aborted when the attempt is over; its reason is a `TimedOut` where a clock ran out. */
   readonly signal: AbortSignal
-  /** The exchange waits for bytes from now on: the idle clock runs. */
+  /** The exchange waits for the server from now on: the idle clock runs. */
   readonly waiting: () => void
-  /** Bytes have come: the idle clock stops. */
+  /** Something of the answer has come (a ping is nothing of it): the idle clock stops. */
   readonly received: () => void
   /** The reader's word on how a stream ended; the first one counts. */
   readonly report: (outcome: Outcome) => void
@@ -201,164 +201,172 @@ class Watch {
   })
 }
 
-/** The pipe over the policies that are provided. */
+/** The pipe over the policies that are provided. Fresh, so that two sets of policies in one program stay apart. */
 export const layer: Layer.Layer<
   Resilience,
   never,
   Backoff.Backoff | CircuitBreaker.CircuitBreaker | RetryBudget.RetryBudget | Timeouts.Timeouts
-> = Layer.effect(
-  Resilience,
-  Effect.gen(function* () {
-    const backoff = yield* Backoff.Backoff
-    const breaker = yield* CircuitBreaker.CircuitBreaker
-    const budget = yield* RetryBudget.RetryBudget
-    const limits = yield* Timeouts.Timeouts
+> = Layer.fresh(
+  Layer.effect(
+    Resilience,
+    Effect.gen(function* () {
+      const backoff = yield* Backoff.Backoff
+      const breaker = yield* CircuitBreaker.CircuitBreaker
+      const budget = yield* RetryBudget.RetryBudget
+      const limits = yield* Timeouts.Timeouts
 
-    const attemptOnce = <A, E extends LlmError.LlmError, R>(
-      call: Call.Call,
-      number: number,
-      ends: Ends,
-      exchange: (attempt: Attempt) => Effect.Effect<A, E, R>
-    ) =>
-      Effect.uninterruptibleMask((restore) =>
-        Effect.gen(function* () {
-          const scope = yield* Scope.fork(yield* Effect.scope)
-          const admitted = yield* Effect.exit(Scope.provide(breaker.admit(call, number - 1), scope))
-          if (Exit.isFailure(admitted)) {
-            yield* Scope.close(scope, admitted)
-            return yield* Effect.failCause(admitted.cause)
-          }
-          const permit = admitted.value
-          const context = contextOf(call, number)
-          const controller = new AbortController()
-          const watch = new Watch(yield* Clock.Clock, limits, ends, context, call.stream)
-          let said:
-            | { readonly health: LlmError.Health; readonly error: LlmError.LlmError | undefined }
-            | undefined
-          const attempt: Attempt = {
-            call,
-            number,
-            context,
-            limits,
-            signal: controller.signal,
-            waiting: () => {
-              watch.waitingSince ??= watch.clock.currentTimeMillisUnsafe()
-            },
-            received: () => {
-              watch.waitingSince = undefined
-            },
-            report: ({ error }) => {
-              said ??= { health: watch.judge(error?.health ?? "up"), error }
+      const attemptOnce = <A, E extends LlmError.LlmError, R>(
+        call: Call.Call,
+        number: number,
+        ends: Ends,
+        exchange: (attempt: Attempt) => Effect.Effect<A, E, R>
+      ) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.gen(function* () {
+            const scope = yield* Scope.fork(yield* Effect.scope)
+            const admitted = yield* Effect.exit(Scope.provide(breaker.admit(call, number - 1), scope))
+            if (Exit.isFailure(admitted)) {
+              yield* Scope.close(scope, admitted)
+              return yield* Effect.failCause(admitted.cause)
             }
-          }
-          const settle = (health: LlmError.Health, error?: LlmError.LlmError) =>
-            permit.record(health, error === undefined ? undefined : LlmError.retryAfterOf(error))
+            const permit = admitted.value
+            const context = contextOf(call, number)
+            const controller = new AbortController()
+            const watch = new Watch(yield* Clock.Clock, limits, ends, context, call.stream)
+            let said:
+              | { readonly health: LlmError.Health; readonly error: LlmError.LlmError | undefined }
+              | undefined
+            const attempt: Attempt = {
+              call,
+              number,
+              context,
+              limits,
+              signal: controller.signal,
+              waiting: () => {
+                watch.waitingSince ??= watch.clock.currentTimeMillisUnsafe()
+              },
+              received: () => {
+                watch.waitingSince = undefined
+              },
+              report: ({ error }) => {
+                said ??= { health: watch.judge(error?.health ?? "up"), error }
+              }
+            }
+            const settle = (health: LlmError.Health, error?: LlmError.LlmError) =>
+              permit.record(health, error === undefined ? undefined : LlmError.retryAfterOf(error))
 
-          const exit = yield* Effect.exit(
-            restore(
-              Effect.raceFirst(
-                Scope.provide(
-                  Effect.suspend(() => exchange(attempt)),
-                  scope
-                ),
-                Effect.flatMap(watch.expiry, (error) => {
-                  controller.abort(error)
-                  return Effect.fail(error)
-                })
+            const exit = yield* Effect.exit(
+              restore(
+                Effect.raceFirst(
+                  Scope.provide(
+                    Effect.suspend(() => exchange(attempt)),
+                    scope
+                  ),
+                  Effect.flatMap(watch.expiry, (error) => {
+                    controller.abort(error)
+                    return Effect.fail(error)
+                  })
+                )
               )
             )
-          )
-          if (Exit.isFailure(exit)) {
-            controller.abort(over)
-            const error = Cause.findErrorOption(exit.cause)
-            yield* error._tag === "Some"
-              ? settle(watch.judge(error.value.health), error.value)
-              : settle("unknown")
-            yield* Scope.close(scope, exit)
-            return yield* exit
-          }
-          if (!call.stream) {
-            yield* settle("up")
-            yield* Scope.close(scope, exit)
-            return exit.value
-          }
-          watch.committed = true
-          yield* Scope.addFinalizer(
-            scope,
-            Effect.suspend(() => {
+            if (Exit.isFailure(exit)) {
               controller.abort(over)
-              return said === undefined ? settle("unknown") : settle(said.health, said.error)
-            })
-          )
-          yield* Effect.forkIn(
-            Effect.map(watch.expiry, (error) => controller.abort(error)),
-            scope
-          )
-          return exit.value
-        })
-      )
-
-    const run: Resilience["Service"]["run"] = Effect.fnUntraced(function* <A, E extends LlmError.LlmError, R>(
-      call: Call.Call,
-      exchange: (attempt: Attempt) => Effect.Effect<A, E, R>
-    ) {
-      const clock = yield* Clock.Clock
-      const startedAt = clock.currentTimeMillisUnsafe()
-      const endsAt = startedAt + limits.total
-      const deadline = call.deadline ?? Number.POSITIVE_INFINITY
-      const ends: Ends = { total: endsAt, deadline }
-      if (deadline <= startedAt)
-        return yield* new LlmError.DeadlineExceeded({ ...contextOf(call, 0), deadline })
-      yield* budget.deposit(call)
-      let step:
-        | ((now: number, error: LlmError.LlmError) => Pull.Pull<[unknown, Duration.Duration], never, unknown>)
-        | undefined
-      let last: Exit.Exit<A, E | LlmError.CircuitOpen | LlmError.TimedOut> | undefined
-      for (let number = 1; ; number++) {
-        const exit = yield* Effect.exit(attemptOnce(call, number, ends, exchange))
-        if (Exit.isSuccess(exit)) return exit.value
-        const failure = Cause.findErrorOption(exit.cause)
-        if (failure._tag === "None") return yield* exit
-        const error = failure.value
-        // Others opened the circuit while this call waited: its own failure is still the answer.
-        if (last !== undefined && error._tag === "CircuitOpen") return yield* last
-        last = exit
-        const now = clock.currentTimeMillisUnsafe()
-        const late = (tag: string) =>
-          new LlmError.DeadlineExceeded({ ...contextOf(call, number), deadline, last: tag })
-        if (now >= deadline) return yield* late(error._tag)
-        if (!error.retryable) return yield* exit
-        const hint = LlmError.retryAfterOf(error) ?? 0
-        if (hint > backoff.maxHint) return yield* exit
-        step ??= yield* Schedule.toStep(backoff.schedule)
-        const wait = yield* Pull.matchEffect(step(now, error), {
-          onSuccess: ([, delay]) => Effect.succeed(hint + Duration.toMillis(delay)),
-          onFailure: (cause) => Effect.failCause(cause),
-          onDone: () => Effect.succeed(undefined)
-        })
-        if (wait === undefined) return yield* exit
-        if (now + wait >= deadline) return yield* late(error._tag)
-        if (now + wait >= endsAt) return yield* exit
-        // This attempt may have opened the circuit. To wait before a closed door would be in vain, and
-        // what went wrong says more than the door: the next call is told when it opens.
-        const circuit = yield* breaker.state(Call.key(call))
-        if (circuit._tag === "Open" && circuit.until > now + wait) return yield* exit
-        if (!(yield* budget.withdraw(call))) {
-          return yield* new LlmError.RetryBudgetExhausted({
-            ...contextOf(call, number),
-            ...("requestId" in error && error.requestId !== undefined ? { requestId: error.requestId } : {}),
-            last: error._tag,
-            ...("detail" in error && error.detail !== undefined ? { detail: error.detail } : {})
+              const error = Cause.findErrorOption(exit.cause)
+              yield* error._tag === "Some"
+                ? settle(watch.judge(error.value.health), error.value)
+                : settle("unknown")
+              yield* Scope.close(scope, exit)
+              return yield* exit
+            }
+            if (!call.stream) {
+              yield* settle("up")
+              yield* Scope.close(scope, exit)
+              return exit.value
+            }
+            watch.committed = true
+            yield* Scope.addFinalizer(
+              scope,
+              Effect.suspend(() => {
+                controller.abort(over)
+                return said === undefined ? settle("unknown") : settle(said.health, said.error)
+              })
+            )
+            yield* Effect.forkIn(
+              Effect.map(watch.expiry, (error) => controller.abort(error)),
+              scope
+            )
+            return exit.value
           })
-        }
-        const onRetry = yield* OnRetry
-        yield* onRetry({ call, attempt: number, error, wait })
-        yield* Effect.sleep(Duration.millis(wait))
-      }
-    })
+        )
 
-    return Resilience.of({ run })
-  })
+      const run: Resilience["Service"]["run"] = Effect.fnUntraced(function* <
+        A,
+        E extends LlmError.LlmError,
+        R
+      >(call: Call.Call, exchange: (attempt: Attempt) => Effect.Effect<A, E, R>) {
+        const clock = yield* Clock.Clock
+        const startedAt = clock.currentTimeMillisUnsafe()
+        const endsAt = startedAt + limits.total
+        const deadline = call.deadline ?? Number.POSITIVE_INFINITY
+        const ends: Ends = { total: endsAt, deadline }
+        if (deadline <= startedAt)
+          return yield* new LlmError.DeadlineExceeded({ ...contextOf(call, 0), deadline })
+        yield* budget.deposit(call)
+        let step:
+          | ((
+              now: number,
+              error: LlmError.LlmError
+            ) => Pull.Pull<[unknown, Duration.Duration], never, unknown>)
+          | undefined
+        let last: Exit.Exit<A, E | LlmError.CircuitOpen | LlmError.TimedOut> | undefined
+        for (let number = 1; ; number++) {
+          const exit = yield* Effect.exit(attemptOnce(call, number, ends, exchange))
+          if (Exit.isSuccess(exit)) return exit.value
+          const failure = Cause.findErrorOption(exit.cause)
+          if (failure._tag === "None") return yield* exit
+          const error = failure.value
+          // Others opened the circuit while this call waited: its own failure is still the answer.
+          if (last !== undefined && error._tag === "CircuitOpen") return yield* last
+          last = exit
+          const now = clock.currentTimeMillisUnsafe()
+          const late = (tag: string) =>
+            new LlmError.DeadlineExceeded({ ...contextOf(call, number), deadline, last: tag })
+          if (now >= deadline) return yield* late(error._tag)
+          if (!error.retryable) return yield* exit
+          const hint = LlmError.retryAfterOf(error) ?? 0
+          if (hint > backoff.maxHint) return yield* exit
+          step ??= yield* Schedule.toStep(backoff.schedule)
+          const wait = yield* Pull.matchEffect(step(now, error), {
+            onSuccess: ([, delay]) => Effect.succeed(hint + Duration.toMillis(delay)),
+            onFailure: (cause) => Effect.failCause(cause),
+            onDone: () => Effect.succeed(undefined)
+          })
+          if (wait === undefined) return yield* exit
+          if (now + wait >= deadline) return yield* late(error._tag)
+          if (now + wait >= endsAt) return yield* exit
+          // This attempt may have opened the circuit. To wait before a closed door would be in vain, and
+          // what went wrong says more than the door: the next call is told when it opens.
+          const circuit = yield* breaker.state(Call.key(call))
+          if (circuit._tag === "Open" && circuit.until > now + wait) return yield* exit
+          if (!(yield* budget.withdraw(call))) {
+            return yield* new LlmError.RetryBudgetExhausted({
+              ...contextOf(call, number),
+              ...("requestId" in error && error.requestId !== undefined
+                ? { requestId: error.requestId }
+                : {}),
+              last: error._tag,
+              ...("detail" in error && error.detail !== undefined ? { detail: error.detail } : {})
+            })
+          }
+          const onRetry = yield* OnRetry
+          yield* onRetry({ call, attempt: number, error, wait })
+          yield* Effect.sleep(Duration.millis(wait))
+        }
+      })
+
+      return Resilience.of({ run })
+    })
+  )
 )
 
 /** All policies at their defaults: full jitter, 10 consecutive failures, the retry budget and the four clocks. */

@@ -6,7 +6,8 @@
  * - `connect`: until the connection stands; measured by the transport.
  * - `firstEvent`: until a stream's first meaningful event (text, tool call, refusal). A one-shot
  *   reply has no event before it is whole, so `total` bounds it.
- * - `idle`: between two reads once bytes flow. A slow reader of ours does not count.
+ * - `idle`: between two events once a reply has begun, and between two reads of a body. Comments that
+ *   only keep a connection alive do not count, and neither does a slow reader of ours.
  * - `total`: the whole call with all its attempts and waits, a stream's last byte included.
  *
  * @example

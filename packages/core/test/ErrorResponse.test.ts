@@ -401,7 +401,7 @@ const catalogue: ReadonlyArray<Row> = [
   { name: "an origin that is down", status: 521, body: "<html>", tag: "ServerError", retryable: true },
   { name: "an origin that times out", status: 524, body: "<html>", tag: "TimedOut", retryable: true },
   { name: "a status that is no failure", status: 204, body: "", tag: "MalformedResponse", retryable: true },
-  { name: "a redirect", status: 302, body: "", tag: "MalformedResponse", retryable: true }
+  { name: "a redirect", status: 302, body: "", tag: "MalformedResponse", retryable: false }
 ]
 
 const detailOf = (error: LlmError.LlmError) => ("detail" in error ? error.detail : undefined)

@@ -903,15 +903,17 @@ describe("layers", () => {
     }).pipe(Effect.provide(pipe(none)))
   )
 
-  it.effect("by default retry six times with full jitter, and leave a deployment alone after ten failures", () =>
-    Effect.gen(function* () {
-      const { began, exchange } = script(broken())
-      assert.strictEqual((yield* ended(exchange, call, "63 seconds")).error?._tag, "ServerError")
-      assert.strictEqual(began.length, 7)
-      assert.strictEqual((yield* ended(exchange, call, "7 seconds")).error?._tag, "ServerError")
-      assert.strictEqual(began.length, 10)
-      assert.strictEqual((yield* ended(exchange, call, "1 seconds")).error?._tag, "CircuitOpen")
-    }).pipe(Effect.provide(Resilience.layerDefault))
+  it.effect(
+    "by default retry six times with full jitter, and leave a deployment alone after ten failures",
+    () =>
+      Effect.gen(function* () {
+        const { began, exchange } = script(broken())
+        assert.strictEqual((yield* ended(exchange, call, "63 seconds")).error?._tag, "ServerError")
+        assert.strictEqual(began.length, 7)
+        assert.strictEqual((yield* ended(exchange, call, "7 seconds")).error?._tag, "ServerError")
+        assert.strictEqual(began.length, 10)
+        assert.strictEqual((yield* ended(exchange, call, "1 seconds")).error?._tag, "CircuitOpen")
+      }).pipe(Effect.provide(Resilience.layerDefault))
   )
 
   const environment = (settings: Record<string, string>) =>

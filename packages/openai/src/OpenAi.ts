@@ -61,23 +61,22 @@ export class OpenAi extends Context.Service<
   }
 >()("@llm/openai/OpenAi") {}
 
-/** The operations over the client and the policies that are provided. */
+const make = Effect.gen(function* () {
+  const client = yield* OpenAiClient.OpenAiClient
+  const resilience = yield* Resilience.Resilience
+  return OpenAi.of({
+    chat: {
+      create: ChatCompletions.create(client, resilience),
+      stream: ChatCompletions.stream(client, resilience)
+    },
+    models: { list: Models.list(client, resilience) },
+    raw: Passthrough.send(client, resilience)
+  })
+})
+
+/** The operations over the client and the policies that are provided. Fresh, so that two keys stay apart. */
 export const layerClient: Layer.Layer<OpenAi, never, OpenAiClient.OpenAiClient | Resilience.Resilience> =
-  Layer.effect(
-    OpenAi,
-    Effect.gen(function* () {
-      const client = yield* OpenAiClient.OpenAiClient
-      const resilience = yield* Resilience.Resilience
-      return OpenAi.of({
-        chat: {
-          create: ChatCompletions.create(client, resilience),
-          stream: ChatCompletions.stream(client, resilience)
-        },
-        models: { list: Models.list(client, resilience) },
-        raw: Passthrough.send(client, resilience)
-      })
-    })
-  )
+  Layer.fresh(Layer.effect(OpenAi, make))
 
 /** The operations with a key from code. */
 export const layer = (options: OpenAiClient.Options): Layer.Layer<OpenAi, never, Resilience.Resilience> =>

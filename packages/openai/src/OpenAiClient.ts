@@ -67,7 +67,10 @@ export interface Reply {
    * Fails with `TimedOut` where a clock of the attempt ran out, else with `ConnectionFailed`.
    */
   readonly read: Effect.Effect<Uint8Array | undefined, LlmError.TransportError>
-  /** The same without a fiber, for a relay: what is there right now. */
+  /**
+   * The same without a fiber: what is there right now. `waiting` starts the idle clock of the attempt; the
+   * caller stops it (`received`) with what it takes for progress.
+   */
   readonly poll: () => Uint8Array | "waiting" | "end" | LlmError.TransportError
   /** Calls back once when `poll` may have something new; `undefined` takes the listener back. */
   readonly onChange: (listener: (() => void) | undefined) => void
@@ -103,6 +106,9 @@ const connectionReasons: ReadonlyMap<string, typeof LlmError.ConnectionReason.Ty
 const codeOf = (error: unknown): string | undefined => {
   if (!(error instanceof Error)) return undefined
   if ("code" in error && typeof error.code === "string") return error.code
+  // undici's parser errors come without their code; a body that ends too early is one of them.
+  if (error.name === "HTTPParserError")
+    return /Invalid EOF/u.test(error.message) ? "UND_ERR_SOCKET" : "HPE_INVALID"
   return codeOf(error.cause)
 }
 
@@ -232,24 +238,20 @@ const readerOf = (
       ? attempt.signal.reason
       : connectionError(source.failure, true, attempt, requestId)
   }
-  const onChange: Reply["onChange"] = (listener) =>
-    source.onChange(
-      listener === undefined
-        ? undefined
-        : () => {
-            attempt.received()
-            listener()
-          }
-    )
+  const onChange: Reply["onChange"] = (listener) => source.onChange(listener)
   const read: Reply["read"] = Effect.suspend(() => {
     const found = poll()
     if (found === "end") return Effect.succeed(undefined)
     if (found === "waiting") {
       return Effect.callback<Uint8Array | undefined, LlmError.TransportError>((resume) => {
         onChange(() => resume(read))
-        return Effect.sync(() => onChange(undefined))
+        return Effect.sync(() => {
+          onChange(undefined)
+          attempt.received()
+        })
       })
     }
+    attempt.received()
     return found instanceof Uint8Array ? Effect.succeed(found) : Effect.fail(found)
   })
   return { read, poll, onChange }

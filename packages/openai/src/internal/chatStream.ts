@@ -159,6 +159,8 @@ class Reader {
     const chunks: Array<ChatChunk> = []
     let end = 0
     let sound = true
+    // Comments keep a connection alive, not a reply: the idle clock runs on under them.
+    if (events.length > 0) this.attempt.received()
     for (const event of events) {
       const chunk = this.done ? undefined : this.event(event)
       if (this.failed !== undefined || (this.done && event.data !== "[DONE]")) {
@@ -252,7 +254,7 @@ const reasonOf = (cause: LlmError.ExchangeError | "closed"): LlmError.StreamInte
   if (cause === "closed") return "closed"
   if (cause instanceof LlmError.TimedOut && cause.phase !== "upstream") return "stalled"
   if (cause instanceof LlmError.ConnectionFailed)
-    return /other side closed/iu.test(cause.detail ?? "") ? "closed" : "reset"
+    return /other side closed|Invalid EOF/iu.test(cause.detail ?? "") ? "closed" : "reset"
   return "error"
 }
 
@@ -333,7 +335,10 @@ export const open = Effect.fnUntraced(function* (attempt: Resilience.Attempt, re
     if (found === "waiting") {
       return Effect.callback<Step | undefined, LlmError.StreamInterrupted>((resume) => {
         reply.onChange(() => resume(next))
-        return Effect.sync(() => reply.onChange(undefined))
+        return Effect.sync(() => {
+          reply.onChange(undefined)
+          attempt.received()
+        })
       })
     }
     return found instanceof LlmError.StreamInterrupted ? Effect.fail(found) : Effect.succeed(found)
@@ -342,18 +347,35 @@ export const open = Effect.fnUntraced(function* (attempt: Resilience.Attempt, re
   const relay: Opened["relay"] = (sink) =>
     Effect.callback<void, LlmError.StreamInterrupted>((resume) => {
       reader.relayed = true
-      const run = () => {
+      let left = false
+      let step: Step | undefined = first
+      const forward = () => {
         for (;;) {
-          const found = advance()
+          const found = step ?? advance()
+          step = undefined
           if (found === "end") return resume(Effect.void)
           if (found === "waiting") return reply.onChange(run)
           if (found instanceof LlmError.StreamInterrupted) return resume(Effect.fail(found))
-          if (!sink.write(found.bytes)) return sink.onDrain(run)
+          if (!sink.write(found.bytes)) {
+            attempt.received()
+            return sink.onDrain(run)
+          }
         }
       }
-      if (sink.write(first.bytes)) run()
-      else sink.onDrain(run)
-      return Effect.sync(() => reply.onChange(undefined))
+      // Called from the socket's and the sink's events: what the sink throws must not reach them.
+      const run = () => {
+        if (left) return
+        try {
+          forward()
+        } catch (defect) {
+          resume(Effect.die(defect))
+        }
+      }
+      run()
+      return Effect.sync(() => {
+        left = true
+        reply.onChange(undefined)
+      })
     })
 
   const opened: Opened = { first, next, relay }
