@@ -35,7 +35,7 @@ const taken = (detail: string): string => {
 const explain = (error: StartError): readonly [line: string, code: number] => {
   switch (error._tag) {
     case "UsageError":
-      return [`${detailOf(error.cause).split("\n")[0] ?? ""} See --help.`, 2]
+      return [`${(detailOf(error.cause).split("\n")[0] ?? "").replace(/\.?$/u, ".")} See --help.`, 2]
     case "ConfigError":
       return [Settings.explain(error), 2]
     case "ServeError":

@@ -39,7 +39,10 @@ Settings (environment; flags win; see .env.example):
   LLM_BREAKER_FAILURES      failures that open a circuit (10)
   LLM_BREAKER_OPEN_FOR      30 seconds
   LLM_LOG_LEVEL             Trace | Debug | Info | Warn | Error | None (Info)
-Durations are written as "500 millis", "30 seconds", "2 minutes".`
+Durations are written as "500 millis", "30 seconds", "2 minutes".
+
+SIGINT and SIGTERM: nothing new is taken, running streams have 20 seconds to end.
+Exit codes: 0 stopped by a signal, 1 could not start, 2 a wrong setting or flag.`
 
 const banner = (config: GatewayConfig.GatewayConfig): string => {
   const url = `http://${config.host === "0.0.0.0" ? "127.0.0.1" : config.host}:${config.port}/v1`

@@ -1,0 +1,120 @@
+/** The gateway on a free port with a simulator behind it, both in this process, over real sockets. */
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as Metric from "effect/Metric"
+import * as Scope from "effect/Scope"
+import * as HttpServer from "effect/http/HttpServer"
+import { Resilience, Settings } from "@llm/core"
+import { Simulator } from "@llm/simulator"
+import OpenAI, { type ClientOptions } from "openai"
+import * as Gateway from "@llm/api/Gateway"
+import * as GatewayConfig from "@llm/api/GatewayConfig"
+
+/** The gateway's own key. No answer and no log line may show it. */
+export const key = "sk-proj-CANARYcanary0123456789abcdefCANARY"
+
+export interface Options {
+  /** Environment variables over the defaults of these tests: no breaker, and waits of a millisecond. */
+  readonly settings?: Readonly<Record<string, string>>
+  readonly simulator?: Simulator.Options
+  /** How long running streams may go on at a shutdown. */
+  readonly drainTime?: Duration.Input
+  /** Told of every retry before its wait. */
+  readonly onRetry?: (retry: Resilience.Retry) => void
+}
+
+interface RunningGateway {
+  readonly port: number
+  /** `http://127.0.0.1:PORT`. */
+  readonly origin: string
+  /** The official client, with nothing changed but its base URL. */
+  readonly client: (options?: ClientOptions) => OpenAI
+  readonly simulator: Simulator.Simulator["Service"]
+  /** Lines of the gateway's log. */
+  readonly logs: ReadonlyArray<string>
+  /** Fibers that the gateway runs now, those of open requests among them. */
+  readonly fibers: () => number
+  /** Shuts the gateway down; the scope does it otherwise. */
+  readonly stop: Effect.Effect<void>
+}
+
+const defaults = {
+  LLM_PROVIDER: "openai",
+  LLM_BREAKER: "none",
+  LLM_RETRY_BASE: "1 millis",
+  OPENAI_API_KEY: key
+}
+
+export const make = Effect.fnUntraced(function* (options: Options = {}) {
+  const simulator = yield* Simulator.make(options.simulator)
+  const logs: Array<string> = []
+  let fibers = 0
+  const count: Metric.FiberRuntimeMetricsService = {
+    recordFiberStart: () => {
+      fibers += 1
+    },
+    recordFiberEnd: () => {
+      fibers -= 1
+    }
+  }
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const settings = Settings.fromEnvironment({
+    ...defaults,
+    OPENAI_BASE_URL: simulator.url,
+    ...options.settings
+  })
+  const config = yield* Effect.provideService(
+    GatewayConfig.config.pipe(Effect.map((read) => ({ ...read, port: 0 }))),
+    ConfigProvider.ConfigProvider,
+    settings
+  )
+  const server = Gateway.layer(
+    config,
+    options.drainTime === undefined ? {} : { drainTime: options.drainTime }
+  ).pipe(
+    Layer.provide(Gateway.upstream(config)),
+    Layer.provide(Resilience.layerConfig),
+    Layer.provide(ConfigProvider.layer(settings)),
+    Layer.provide(Logger.layer([Logger.map(Logger.formatLogFmt, (line) => void logs.push(line))]))
+  )
+  const context = yield* Layer.buildWithScope(server, scope).pipe(
+    Effect.provideService(Metric.FiberRuntimeMetrics, count),
+    Effect.provideService(Resilience.OnRetry, (retry) => Effect.sync(() => options.onRetry?.(retry)))
+  )
+  const { address } = Context.get(context, HttpServer.HttpServer)
+  const port = "port" in address ? address.port : 0
+  const origin = `http://127.0.0.1:${port}`
+  const running: RunningGateway = {
+    port,
+    origin,
+    client: (more) => new OpenAI({ baseURL: `${origin}/v1`, apiKey: "any", ...more }),
+    simulator,
+    logs,
+    fibers: () => fibers,
+    stop: Scope.close(scope, Exit.void)
+  }
+  return running
+})
+
+/** The request of most tests. */
+export const question = (text = "Why is the sky blue?", model = "gpt-6-luna") => ({
+  model,
+  messages: [{ role: "user" as const, content: text }]
+})
+
+/** One turn of the event loop after the other until it holds; the test's own time limit is the end. */
+export const eventually = (holds: () => boolean): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    let turn: NodeJS.Immediate | undefined
+    const look = () => {
+      if (holds()) resume(Effect.void)
+      else turn = setImmediate(look)
+    }
+    look()
+    return Effect.sync(() => clearImmediate(turn))
+  })
