@@ -6,7 +6,6 @@ import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequ
 import * as ByteSize from "effect/ByteSize"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import * as HttpIncomingMessage from "effect/http/HttpIncomingMessage"
 import * as HttpRouter from "effect/http/HttpRouter"
 import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
@@ -14,6 +13,7 @@ import { ErrorResponse, type LlmError } from "@llm/core"
 import { OpenAi, type Passthrough } from "@llm/openai"
 import * as ErrorAnswer from "./ErrorAnswer.ts"
 import { Readiness } from "./Readiness.ts"
+import * as RequestBody from "./RequestBody.ts"
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
@@ -43,11 +43,16 @@ const readChatRequest = (body: Uint8Array): typeof ChatRequest.Type | string => 
 /** Headers of one hop, and those that speak of the caller rather than of the request. */
 const ownHeader = /^(?:x-stainless-|x-forwarded-|x-real-ip$|x-api-key$|x-llm-)|^(?!openai-|x-)/u
 
-const forwardable = (headers: Readonly<Record<string, string | undefined>>): Record<string, string> => {
-  const forwarded: Record<string, string> = {}
+/** `undefined` where nothing is to be forwarded, which is the common case. */
+const forwardable = (
+  headers: Readonly<Record<string, string | undefined>>
+): Record<string, string> | undefined => {
+  let forwarded: Record<string, string> | undefined
   for (const name in headers) {
     const value = headers[name]
-    if (value !== undefined && !ownHeader.test(name)) forwarded[name] = value
+    if (value === undefined || ownHeader.test(name)) continue
+    forwarded ??= {}
+    forwarded[name] = value
   }
   return forwarded
 }
@@ -69,9 +74,13 @@ const hopHeaders: ReadonlySet<string> = new Set([
   "upgrade"
 ])
 
-const replyHeaders = (reply: Passthrough.RawReply): Record<string, string> => {
-  const headers: Record<string, string> = { "x-llm-attempts": String(reply.attempts) }
-  for (const [name, value] of reply.headers) if (!hopHeaders.has(name)) headers[name] = value
+const replyHeaders = (reply: Passthrough.RawReply): Record<string, string | Array<string>> => {
+  const headers: Record<string, string | Array<string>> = { "x-llm-attempts": String(reply.attempts) }
+  for (const name in reply.headers) {
+    const value = reply.headers[name]
+    if (value !== undefined && !hopHeaders.has(name))
+      headers[name] = typeof value === "string" ? value : [...value]
+  }
   return headers
 }
 
@@ -142,18 +151,14 @@ export const layer = (bodyLimit: ByteSize.ByteSize) =>
 
       const chat = (request: HttpServerRequest.HttpServerRequest) => {
         if (readiness.draining) return Effect.succeed(ErrorAnswer.draining())
-        if (Number(request.headers["content-length"] ?? 0) > Number(bodyLimit)) {
-          return Effect.succeed(ErrorAnswer.tooLarge(ByteSize.format(bodyLimit)))
-        }
-        return Effect.matchEffect(request.arrayBuffer, {
+        return Effect.matchEffect(RequestBody.read(request, Number(bodyLimit)), {
           onFailure: (error) =>
             Effect.succeed(
-              error.reason._tag === "RequestParseError" && error.reason.reason === "BodyTooLarge"
+              error._tag === "BodyTooLarge"
                 ? ErrorAnswer.tooLarge(ByteSize.format(bodyLimit))
                 : ErrorAnswer.badRequest("The body could not be read.")
             ),
-          onSuccess: (buffer) => {
-            const body = new Uint8Array(buffer)
+          onSuccess: (body) => {
             const chatRequest = readChatRequest(body)
             if (typeof chatRequest === "string") {
               return Effect.succeed(ErrorAnswer.badRequest(`The body is not a chat request: ${chatRequest}`))
@@ -170,7 +175,7 @@ export const layer = (bodyLimit: ByteSize.ByteSize) =>
               choices: n ?? 1
             })
           }
-        }).pipe(Effect.provideService(HttpIncomingMessage.MaxBodySize, bodyLimit))
+        })
       }
 
       yield* router.add("POST", "/v1/chat/completions", chat)

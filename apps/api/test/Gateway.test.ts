@@ -349,7 +349,7 @@ describe("shutdown", () => {
       assert.include(behind, '"code":"shutting_down"')
       assert.match(behind, /^connection: close\r$/mu)
       yield* Fiber.join(stopping)
-      yield* eventually(() => gateway.fibers() === 0)
+      yield* eventually(() => gateway.allFibers() === 0)
     })
   )
 
@@ -432,7 +432,7 @@ describe("shutdown", () => {
       assert.instanceOf(yield* Fiber.join(reading), Error)
       const [entry] = yield* gateway.simulator.journal.entries
       assert.strictEqual(entry?.outcome, "client-left")
-      assert.strictEqual(gateway.fibers(), 0)
+      assert.strictEqual(gateway.allFibers(), 0)
     })
   )
 })

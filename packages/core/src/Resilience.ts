@@ -47,6 +47,8 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
@@ -191,14 +193,48 @@ class Watch {
     }
     return Math.min(left, this.waitingSince === undefined ? idle : this.waitingSince + idle - now)
   }
+}
 
-  /** Ends with the timeout that came true; never otherwise. */
-  readonly expiry: Effect.Effect<LlmError.TimedOut> = Effect.suspend(() => {
-    const verdict = this.check()
-    return typeof verdict === "number"
-      ? Effect.flatMap(Effect.sleep(Duration.millis(verdict)), () => this.expiry)
-      : Effect.succeed(verdict)
-  })
+/**
+ * Looks after the clocks of all attempts in one fiber, which sleeps until the next of them can run out:
+ * an attempt then costs an entry in a map rather than a fiber with a timer.
+ */
+class Watchdog {
+  private readonly watches = new Map<Watch, (error: LlmError.TimedOut) => void>()
+  private readonly wake = Latch.makeUnsafe()
+  /** When the fiber looks next; milliseconds since the epoch. */
+  private looksAt = Number.POSITIVE_INFINITY
+  private readonly clock: Clock.Clock
+  constructor(clock: Clock.Clock) {
+    this.clock = clock
+  }
+
+  /** Calls back, at most once, when a clock of the watch runs out. */
+  watch(watch: Watch, expired: (error: LlmError.TimedOut) => void): void {
+    const verdict = watch.check()
+    if (typeof verdict !== "number") return expired(verdict)
+    this.watches.set(watch, expired)
+    if (this.clock.currentTimeMillisUnsafe() + verdict < this.looksAt) this.wake.openUnsafe()
+  }
+
+  forget(watch: Watch): void {
+    this.watches.delete(watch)
+  }
+
+  readonly run: Effect.Effect<never> = Effect.suspend(() => {
+    this.wake.closeUnsafe()
+    let soonest = Number.POSITIVE_INFINITY
+    for (const [watch, expired] of this.watches) {
+      const verdict = watch.check()
+      if (typeof verdict === "number") soonest = Math.min(soonest, verdict)
+      else {
+        this.watches.delete(watch)
+        expired(verdict)
+      }
+    }
+    this.looksAt = this.clock.currentTimeMillisUnsafe() + soonest
+    return Effect.raceFirst(this.wake.await, Effect.sleep(Duration.millis(soonest)))
+  }).pipe(Effect.forever)
 }
 
 /** The pipe over the policies that are provided. Fresh, so that two sets of policies in one program stay apart. */
@@ -214,6 +250,36 @@ export const layer: Layer.Layer<
       const breaker = yield* CircuitBreaker.CircuitBreaker
       const budget = yield* RetryBudget.RetryBudget
       const limits = yield* Timeouts.Timeouts
+
+      const watchdog = new Watchdog(yield* Clock.Clock)
+      yield* Effect.forkScoped(watchdog.run)
+
+      /** Runs an exchange until it ends or one of its clocks runs out; then it is interrupted. */
+      const timed = <A, E extends LlmError.LlmError, R>(
+        watch: Watch,
+        controller: AbortController,
+        scope: Scope.Closeable,
+        exchange: () => Effect.Effect<A, E, R>
+      ) =>
+        Effect.contextWith((context: Context.Context<Exclude<R, Scope.Scope>>) =>
+          Effect.callback<A, E | LlmError.TimedOut>((resume) => {
+            const fiber = Effect.runForkWith(context)(Scope.provide(Effect.suspend(exchange), scope))
+            fiber.addObserver((exit) => {
+              watchdog.forget(watch)
+              resume(exit)
+            })
+            if (fiber.pollUnsafe() === undefined) {
+              watchdog.watch(watch, (error) => {
+                resume(Effect.andThen(Fiber.interrupt(fiber), Effect.fail(error)))
+                controller.abort(error)
+              })
+            }
+            return Effect.suspend(() => {
+              watchdog.forget(watch)
+              return Fiber.interrupt(fiber)
+            })
+          })
+        )
 
       const attemptOnce = <A, E extends LlmError.LlmError, R>(
         call: Call.Call,
@@ -255,20 +321,7 @@ export const layer: Layer.Layer<
             const settle = (health: LlmError.Health, error?: LlmError.LlmError) =>
               permit.record(health, error === undefined ? undefined : LlmError.retryAfterOf(error))
 
-            const exit = yield* Effect.exit(
-              restore(
-                Effect.raceFirst(
-                  Scope.provide(
-                    Effect.suspend(() => exchange(attempt)),
-                    scope
-                  ),
-                  Effect.flatMap(watch.expiry, (error) => {
-                    controller.abort(error)
-                    return Effect.fail(error)
-                  })
-                )
-              )
-            )
+            const exit = yield* Effect.exit(restore(timed(watch, controller, scope, () => exchange(attempt))))
             if (Exit.isFailure(exit)) {
               controller.abort(over)
               const error = Cause.findErrorOption(exit.cause)
@@ -287,14 +340,12 @@ export const layer: Layer.Layer<
             yield* Scope.addFinalizer(
               scope,
               Effect.suspend(() => {
+                watchdog.forget(watch)
                 controller.abort(over)
                 return said === undefined ? settle("unknown") : settle(said.health, said.error)
               })
             )
-            yield* Effect.forkIn(
-              Effect.map(watch.expiry, (error) => controller.abort(error)),
-              scope
-            )
+            watchdog.watch(watch, (error) => controller.abort(error))
             return exit.value
           })
         )

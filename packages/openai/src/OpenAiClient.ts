@@ -1,9 +1,9 @@
 /**
- * One attempt is one HTTP exchange by the official SDK.
+ * One attempt is one HTTP exchange, built by the official SDK.
  *
  * **Details**
  *
- * The SDK builds and signs the request (`maxRetries: 0`, its own timer off); an undici pool carries it.
+ * The SDK builds and signs the request; an undici pool carries it, without the SDK's retries and timer.
  * What comes back is a `Reply`: status, headers and a body that is read piece by piece. Every way in
  * which an exchange can break is an `LlmError` here, and nowhere else.
  *
@@ -20,16 +20,9 @@ import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { ErrorResponse, LlmError, Redaction, type Call, type Resilience } from "@llm/core"
-import { APIConnectionError } from "openai"
-import {
-  type ByteSource,
-  makePool,
-  type Pool,
-  PooledResponse,
-  Ticket,
-  TransportFailure
-} from "./internal/pool.ts"
-import { PooledSdk } from "./internal/pooledSdk.ts"
+import OpenAI from "openai"
+import { type ByteSource, type HeaderRecord, makePool, type Pool } from "./internal/pool.ts"
+import { type Kind, RequestBuilder } from "./internal/requestBuilder.ts"
 
 /** Where calls go and in whose name. */
 export interface Options {
@@ -61,7 +54,8 @@ export interface Reply {
   readonly requestId: string | undefined
   /** By lower-case name. */
   readonly header: (name: string) => string | undefined
-  readonly headers: ReadonlyArray<readonly [name: string, value: string]>
+  /** As they came, by lower-case name. */
+  readonly headers: HeaderRecord
   /**
    * The next bytes, as many as there are; `undefined` at the end of the body.
    * Fails with `TimedOut` where a clock of the attempt ran out, else with `ConnectionFailed`.
@@ -197,28 +191,18 @@ export const isErrorBody = (json: unknown): boolean =>
   !("choices" in json) &&
   !("object" in json)
 
-const makeReply = (response: PooledResponse, attempt: Resilience.Attempt): Reply => {
-  const { record, source } = response
+const makeReply = (
+  status: number,
+  record: HeaderRecord,
+  source: ByteSource,
+  attempt: Resilience.Attempt
+): Reply => {
   const header = (name: string): string | undefined => {
     const value = record[name]
     return typeof value === "string" ? value : value?.[0]
   }
   const requestId = header("x-request-id")
-  return {
-    status: response.code,
-    requestId,
-    header,
-    get headers() {
-      return Object.entries(record).flatMap(([name, value]) =>
-        value === undefined
-          ? []
-          : typeof value === "string"
-            ? [[name, value] as const]
-            : value.map((one) => [name, one] as const)
-      )
-    },
-    ...readerOf(source, attempt, requestId)
-  }
+  return { status, requestId, header, headers: record, ...readerOf(source, attempt, requestId) }
 }
 
 const readerOf = (
@@ -260,66 +244,62 @@ const readerOf = (
 /** Makes the client; its connections are closed with the scope. */
 export const make = Effect.fnUntraced(function* (options: Options) {
   // Opened with the first exchange: the connect timeout is the attempt's, the pool is the client's.
-  let connectTimeout = Number.POSITIVE_INFINITY
   let pool: Pool | undefined
   yield* Effect.addFinalizer(() => Effect.promise(async () => pool?.destroy()))
-  const sdk = new PooledSdk(
-    {
+  const builder = new RequestBuilder(
+    new OpenAI({
       apiKey: Redacted.value(options.apiKey),
       baseURL: options.baseUrl ?? "https://api.openai.com/v1",
       organization: options.organization ?? null,
       project: options.project ?? null,
       maxRetries: 0,
       logLevel: "off"
-    },
-    () => (pool ??= makePool({ connectTimeout }))
+    })
   )
 
   const exchange = (
     attempt: Resilience.Attempt,
     request: Request
-  ): Effect.Effect<Reply, LlmError.ExchangeError, Scope.Scope> =>
-    Effect.flatMap(Effect.scope, (scope) => {
-      const ticket = new Ticket()
-      const send = Effect.callback<PooledResponse, LlmError.TransportError>((resume) => {
-        connectTimeout = attempt.limits.connect
-        const headers = headersOf(request, attempt)
-        sdk[request.method](request.path, {
-          ...(request.body === undefined ? {} : { body: request.body }),
-          ...(headers === undefined ? {} : { headers }),
-          __metadata: { ticket }
-        })
-          .asResponse()
-          .then(
-            (response) =>
-              resume(
-                response instanceof PooledResponse
-                  ? Effect.succeed(response)
-                  : Effect.die(new Error("the SDK answered with a response that is not the pool's"))
-              ),
-            (error: unknown) => {
-              const cause = error instanceof APIConnectionError ? error.cause : error
-              resume(
-                Effect.fail(connectionError(cause, cause instanceof TransportFailure && cause.sent, attempt))
-              )
-            }
-          )
+  ): Effect.Effect<Reply, LlmError.ExchangeError, Scope.Scope> => {
+    const body = request.body ?? null
+    let source: ByteSource | undefined
+    const giveUp = () => source?.cancel()
+    const send = (kind: Kind): Effect.Effect<Reply, LlmError.ExchangeError> =>
+      Effect.callback((resume) => {
+        // A clock that runs out after commitment has no fiber to interrupt: it ends the reading.
+        if (attempt.call.stream) attempt.signal.addEventListener("abort", giveUp, { once: true })
+        pool ??= makePool({ connectTimeout: attempt.limits.connect })
+        const opened = pool.exchange(
+          kind,
+          headersOf(kind, request, attempt),
+          body,
+          (status, headers) => {
+            const reply = makeReply(status, headers, opened, attempt)
+            resume(
+              status >= 200 && status < 300
+                ? Effect.succeed(reply)
+                : Effect.flatMap(failureOf(reply, attempt), (error) => Effect.fail(error))
+            )
+          },
+          ({ cause, sent }) => resume(Effect.fail(connectionError(cause, sent, attempt)))
+        )
+        source = opened
       })
-      // A clock that runs out after commitment has no fiber to interrupt: it ends the reading.
-      if (attempt.call.stream) attempt.signal.addEventListener("abort", () => ticket.cancel(), { once: true })
-      return Scope.addFinalizer(
-        scope,
-        Effect.sync(() => ticket.cancel())
-      ).pipe(
-        Effect.andThen(send),
-        Effect.flatMap((response) => {
-          const reply = makeReply(response, attempt)
-          return reply.status >= 200 && reply.status < 300
-            ? Effect.succeed(reply)
-            : Effect.flatMap(failureOf(reply, attempt), (error) => Effect.fail(error))
-        })
-      )
-    })
+    const known = builder.known(request.method, request.path, body !== null)
+    const sent =
+      known === undefined
+        ? Effect.flatMap(
+            Effect.tryPromise({
+              try: () => builder.build(request.method, request.path, body !== null),
+              catch: (error) => connectionError(error, false, attempt)
+            }),
+            send
+          )
+        : send(known)
+    return Effect.flatMap(Effect.scope, (scope) =>
+      Effect.andThen(Scope.addFinalizer(scope, Effect.sync(giveUp)), sent)
+    )
+  }
 
   return OpenAiClient.of({
     provider: options.provider ?? "openai",
@@ -328,13 +308,16 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   })
 })
 
-/** Headers beyond the SDK's own; none for the plain first attempt, which is the common one. */
-const headersOf = (request: Request, attempt: Resilience.Attempt): Headers | undefined => {
-  if (attempt.number === 1 && (request.headers === undefined || Object.keys(request.headers).length === 0)) {
-    return undefined
-  }
-  const headers = new Headers(request.headers)
-  headers.set("x-stainless-retry-count", String(attempt.number - 1))
+/** The SDK's headers, the request's own, and which attempt this is. */
+const headersOf = (
+  kind: Kind,
+  request: Request,
+  attempt: Resilience.Attempt
+): Readonly<Record<string, string>> => {
+  if (attempt.number === 1 && request.headers === undefined) return kind.headers
+  const headers: Record<string, string> = { ...kind.headers }
+  for (const [name, value] of Object.entries(request.headers ?? {})) headers[name.toLowerCase()] = value
+  headers["x-stainless-retry-count"] = String(attempt.number - 1)
   return headers
 }
 

@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type LlmError, type Resilience, Usage } from "@llm/core"
 import * as ChatStream from "./internal/chatStream.ts"
-import { callOf, type OpenAiClient, parseJson, readBytes, type Request } from "./OpenAiClient.ts"
+import { callOf, type OpenAiClient, parseJson, readBytes, type Reply, type Request } from "./OpenAiClient.ts"
 
 export type Sink = ChatStream.Sink
 
@@ -29,7 +29,8 @@ export interface RawRequest extends Request {
 export type RawReply = {
   readonly status: number
   readonly requestId: string | undefined
-  readonly headers: ReadonlyArray<readonly [name: string, value: string]>
+  /** As they came, by lower-case name. */
+  readonly headers: Reply["headers"]
   /** How many attempts it took. */
   readonly attempts: number
 } & (

@@ -73,7 +73,7 @@ describe("a whole reply", () => {
       assert.strictEqual(reply.attempts, 1)
       const [entry] = yield* journal.entries
       assert.strictEqual(reply.requestId, entry?.requestId)
-      const headers = new Map(reply.headers)
+      const headers = new Map(Object.entries(reply.headers))
       assert.strictEqual(headers.get("x-request-id"), entry?.requestId)
       assert.strictEqual(headers.get("content-type"), "application/json")
       assert.isTrue(headers.has("x-ratelimit-remaining-requests"))
@@ -122,13 +122,7 @@ describe("a whole reply", () => {
         socket.write(RawServer.response(200, "{}", { "set-cookie": ["a=1", "b=2"] }))
       )
       const { reply } = yield* Effect.provide(relayed(requestFor({})), Upstream.at(server.url))
-      assert.deepStrictEqual(
-        reply.headers.filter(([name]) => name === "set-cookie"),
-        [
-          ["set-cookie", "a=1"],
-          ["set-cookie", "b=2"]
-        ]
-      )
+      assert.deepStrictEqual(reply.headers["set-cookie"], ["a=1", "b=2"])
     })
   )
 
@@ -191,7 +185,7 @@ describe("a stream", () => {
       const expected = yield* direct(request)
       const { bytes, reply } = yield* relayed(request)
       assert.strictEqual(bytes.toString(), expected.toString())
-      assert.strictEqual(new Map(reply.headers).get("content-type"), "text/event-stream; charset=utf-8")
+      assert.strictEqual(reply.headers["content-type"], "text/event-stream; charset=utf-8")
     }).pipe(Effect.provide(Upstream.simulated({ simulator: { eventsPerWrite: 1 } })))
   )
 

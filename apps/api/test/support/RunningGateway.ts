@@ -37,8 +37,10 @@ interface RunningGateway {
   readonly simulator: Simulator.Simulator["Service"]
   /** Lines of the gateway's log. */
   readonly logs: ReadonlyArray<string>
-  /** Fibers that the gateway runs now, those of open requests among them. */
+  /** Fibers beyond those that the gateway runs without a request. */
   readonly fibers: () => number
+  /** All fibers of the gateway. */
+  readonly allFibers: () => number
   /** Shuts the gateway down; the scope does it otherwise. */
   readonly stop: Effect.Effect<void>
 }
@@ -86,6 +88,9 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     Effect.provideService(Metric.FiberRuntimeMetrics, count),
     Effect.provideService(Resilience.OnRetry, (retry) => Effect.sync(() => options.onRetry?.(retry)))
   )
+  // The gateway's own, which run as long as it does; they start with the first turns of the event loop.
+  yield* turns(20)
+  const idle = fibers
   const { address } = Context.get(context, HttpServer.HttpServer)
   const port = "port" in address ? address.port : 0
   const origin = `http://127.0.0.1:${port}`
@@ -95,11 +100,20 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     client: (more) => new OpenAI({ baseURL: `${origin}/v1`, apiKey: "any", ...more }),
     simulator,
     logs,
-    fibers: () => fibers,
+    fibers: () => fibers - idle,
+    allFibers: () => fibers,
     stop: Scope.close(scope, Exit.void)
   }
   return running
 })
+
+/** Lets the event loop turn. */
+const turns = (count: number): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    let left = count
+    const turn = () => (left-- === 0 ? resume(Effect.void) : setImmediate(turn))
+    turn()
+  })
 
 /** The request of most tests. */
 export const question = (text = "Why is the sky blue?", model = "gpt-6-luna") => ({

@@ -90,9 +90,14 @@ export interface Sink {
 const noBytes = new Uint8Array()
 const nothing: Step = { bytes: noBytes, chunks: [] }
 
-/** A chunk that says of itself that nothing ends with it. */
-const goesOn = (data: string): boolean =>
-  data.includes('"finish_reason":null') && (data.includes('"usage":null') || !data.includes('"usage"'))
+/** A chunk that says of itself that nothing ends with it: a relay passes it on unread. */
+const goesOn = ({ data, event }: SseEvent): boolean =>
+  event === "" &&
+  data.startsWith("{") &&
+  data.endsWith("}") &&
+  data.includes('"finish_reason":null') &&
+  !data.includes('"error"') &&
+  (!data.includes('"usage"') || data.includes('"usage":null'))
 
 class Reader {
   readonly decoder = new SseDecoder()
@@ -187,6 +192,10 @@ class Reader {
       return undefined
     }
     if (event.data === "") return undefined
+    if (this.relayed && this.meaningful && this.choices === 1 && goesOn(event)) {
+      this.events++
+      return undefined
+    }
     let json: unknown
     try {
       json = JSON.parse(event.data)
@@ -196,10 +205,6 @@ class Reader {
     }
     if (event.event === "error" || isErrorBody(json) || isErrorEvent(json)) {
       this.failed = ErrorResponse.fromEvent(json, this.clock.currentTimeMillisUnsafe(), this.context)
-      return undefined
-    }
-    if (this.relayed && this.meaningful && this.choices === 1 && goesOn(event.data)) {
-      this.events++
       return undefined
     }
     // Events of other kinds may come between the chunks; they are relayed and otherwise left alone.

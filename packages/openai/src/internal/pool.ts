@@ -1,11 +1,12 @@
 /**
- * A `fetch` for the official SDK over undici's connection pool.
+ * One HTTP exchange over undici's connection pool, in place of the SDK's `fetch`.
  *
- * The SDK's default fetch builds web streams for every reply; this one hands the bytes over as the
- * socket delivers them, with backpressure, and tells whether the request had left when it broke.
+ * That one builds web streams for every reply; this hands the bytes over as the socket delivers them,
+ * with backpressure, and tells whether the request had left when it broke.
  */
 import * as Data from "effect/Data"
 import { Agent, type Dispatcher } from "undici"
+import type { Kind } from "./requestBuilder.ts"
 
 /** Bytes of a reply's body as they arrive. */
 export class ByteSource implements Dispatcher.DispatchHandler {
@@ -105,47 +106,10 @@ export class TransportFailure extends Data.TaggedError("TransportFailure")<{
   readonly sent: boolean
 }> {}
 
-/**
- * A `Response` for the SDK. It always looks like a success: error bodies are read by us, bounded and
- * in one place. 3xx is not followed, so that a key never travels to another host.
- */
-export class PooledResponse extends Response {
-  readonly source: ByteSource
-  readonly record: HeaderRecord
-  /** The status that the server sent. */
-  readonly code: number
-  constructor(code: number, record: HeaderRecord, source: ByteSource) {
-    const requestId = record["x-request-id"]
-    super(null, typeof requestId === "string" ? { headers: { "x-request-id": requestId } } : undefined)
-    this.code = code
-    this.source = source
-    this.record = record
-  }
-}
-
 /** Settings of a pool. */
 export interface PoolOptions {
   /** Milliseconds until a connection must stand. */
   readonly connectTimeout: number
-}
-
-/**
- * Lets the one who asked for an exchange give it up. It travels through the SDK in the request's
- * metadata: an `AbortSignal` would cost three more of its kind on the way.
- */
-export class Ticket {
-  private source: ByteSource | undefined
-  private cancelled = false
-
-  claim(source: ByteSource): void {
-    this.source = source
-    if (this.cancelled) source.cancel(givenUp)
-  }
-
-  cancel(): void {
-    this.cancelled = true
-    this.source?.cancel(givenUp)
-  }
 }
 
 /** The reason of every exchange that nobody waits for any more. */
@@ -153,28 +117,19 @@ const givenUp = new Error("given up")
 
 /** A pool of connections and the exchange over it. */
 export interface Pool {
-  readonly exchange: (url: string, init: RequestInit | undefined, ticket?: Ticket) => Promise<PooledResponse>
+  /**
+   * Sends a request. Calls back once: with a reply's head, or with the failure.
+   * The source is there at once, so that the exchange can be given up at any time; its body follows.
+   */
+  readonly exchange: (
+    kind: Kind,
+    headers: Readonly<Record<string, string>>,
+    body: string | Uint8Array | null,
+    onHead: (status: number, headers: HeaderRecord) => void,
+    onFailure: (error: TransportFailure) => void
+  ) => ByteSource
   /** Closes all connections at once. */
   readonly destroy: () => Promise<void>
-}
-
-/** Headers that the SDK built once serve many requests. */
-const flattened = new WeakMap<Headers, Readonly<Record<string, string>>>()
-
-const flatten = (headers: RequestInit["headers"]): Readonly<Record<string, string>> => {
-  const source = headers instanceof Headers ? headers : new Headers(headers ?? {})
-  const known = flattened.get(source)
-  if (known !== undefined) return known
-  const flat = Object.fromEntries(source)
-  flattened.set(source, flat)
-  return flat
-}
-
-const bodyOf = (body: RequestInit["body"]): string | Uint8Array | null => {
-  if (body === null || body === undefined || typeof body === "string" || body instanceof Uint8Array)
-    return body ?? null
-  if (body instanceof ArrayBuffer) return new Uint8Array(body)
-  throw new TypeError("the pool sends strings and bytes only")
 }
 
 /** Opens a pool. Its own clocks are off but for the connection: the others belong to `Timeouts`. */
@@ -188,24 +143,10 @@ export const makePool = (options: PoolOptions): Pool => {
   })
   return {
     destroy: () => agent.destroy(),
-    exchange: (url, init, ticket) =>
-      new Promise((resolve, reject) => {
-        const source = new ByteSource(
-          (status, headers) => resolve(new PooledResponse(status, headers, source)),
-          reject
-        )
-        const { origin, pathname, search } = new URL(url)
-        ticket?.claim(source)
-        agent.dispatch(
-          {
-            origin,
-            path: pathname + search,
-            method: init?.method?.toUpperCase() ?? "GET",
-            headers: flatten(init?.headers),
-            body: bodyOf(init?.body)
-          },
-          source
-        )
-      })
+    exchange: ({ method, origin, path }, headers, body, onHead, onFailure) => {
+      const source = new ByteSource(onHead, onFailure)
+      agent.dispatch({ origin, path, method, headers, body }, source)
+      return source
+    }
   }
 }

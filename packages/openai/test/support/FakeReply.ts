@@ -38,7 +38,7 @@ export const make = (pieces: ReadonlyArray<Uint8Array>, options?: Options): Open
     status: 200,
     requestId: "req_1",
     header: (name) => headers.get(name),
-    headers: [...headers],
+    headers: Object.fromEntries(headers),
     poll,
     onChange: (listener) => {
       if (listener === undefined) return
