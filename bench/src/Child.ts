@@ -3,7 +3,7 @@ import { spawn } from "node:child_process"
 import * as Schema from "effect/Schema"
 
 /** CPU time (user and system, all threads) since the start in microseconds; resident memory in bytes. */
-export interface Usage {
+interface Usage {
   readonly cpu: number
   readonly rss: number
 }

@@ -17,7 +17,7 @@ const goUnits: ReadonlyMap<string, number> = new Map([
 ])
 
 /** Parses `6m0s`, `1.2s`, `20ms` into milliseconds; a bare number is seconds; anything else is `undefined`. */
-export const parseGoDuration = (text: string): number | undefined => {
+const parseGoDuration = (text: string): number | undefined => {
   const trimmed = text.trim()
   if (trimmed === "") return undefined
   if (/^\d+(?:\.\d+)?$/u.test(trimmed)) return Math.ceil(Number(trimmed) * 1000)
