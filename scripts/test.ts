@@ -25,7 +25,13 @@ const stages: ReadonlyArray<Stage> = [
   },
   { name: "build", about: "what gets published and run", tasks: ["build"] },
   { name: "check", about: "types, in tests too", tasks: ["check", "check:scripts"], flags: ["--continue"] },
-  { name: "test", about: "all tests", tasks: ["test"], flags: ["--continue=dependencies-successful"] },
+  {
+    name: "test",
+    about: "all tests",
+    tasks: ["test"],
+    // Each package starts workers and programs of its own: more of them at once only wait for each other.
+    flags: ["--continue=dependencies-successful", "--concurrency=2"]
+  },
   { name: "package", about: "what a consumer gets to install", tasks: ["package"] }
 ]
 

@@ -263,15 +263,18 @@ export const layer: Layer.Layer<
       ) =>
         Effect.contextWith((context: Context.Context<Exclude<R, Scope.Scope>>) =>
           Effect.callback<A, E | LlmError.TimedOut>((resume) => {
+            let expired: LlmError.TimedOut | undefined
             const fiber = Effect.runForkWith(context)(Scope.provide(Effect.suspend(exchange), scope))
             fiber.addObserver((exit) => {
               watchdog.forget(watch)
-              resume(exit)
+              // What an exchange makes of its abort is not what ended it.
+              resume(expired === undefined ? exit : Effect.fail(expired))
             })
             if (fiber.pollUnsafe() === undefined) {
               watchdog.watch(watch, (error) => {
-                resume(Effect.andThen(Fiber.interrupt(fiber), Effect.fail(error)))
+                expired = error
                 controller.abort(error)
+                fiber.interruptUnsafe()
               })
             }
             return Effect.suspend(() => {

@@ -700,7 +700,7 @@ describe("idle", () => {
         Stream.rechunk(1),
         Stream.runForEach((event) =>
           Effect.andThen(
-            TestClock.adjust("1 hour"),
+            TestClock.adjust("1 minute"),
             Effect.sync(() => void events.push(event))
           )
         )
