@@ -13,6 +13,8 @@ interface Manifest {
   readonly name: string
   readonly dependencies?: Readonly<Record<string, string>>
   readonly peerDependencies?: Readonly<Record<string, string>>
+  /** `null` closes an entry. */
+  readonly exports?: Readonly<Record<string, unknown>>
 }
 
 const root = path.dirname(import.meta.dirname)
@@ -22,7 +24,12 @@ process.on("exit", () => fs.rmSync(work, { recursive: true, force: true }))
 
 /** Runs a command; where it fails, prints what it said and ends. */
 const run = (command: string, given: ReadonlyArray<string>, cwd: string) => {
-  const result = spawnSync(command, given, { cwd, encoding: "utf8", shell: process.platform === "win32" })
+  const result = spawnSync(command, given, {
+    cwd,
+    encoding: "utf8",
+    shell: process.platform === "win32",
+    timeout: 120_000
+  })
   if (result.status === 0) return result.stdout
   console.error(
     `${command} ${given.join(" ")}\n${result.stdout ?? ""}${result.stderr ?? ""}${result.error ?? ""}`
@@ -75,6 +82,7 @@ const installed = path.join(consumer, "node_modules", name)
 const entries = fs
   .globSync("dist/*.js", { cwd: installed })
   .map((file) => path.basename(file, ".js"))
+  .filter((entry) => readManifest(installed).exports?.[`./${entry}`] !== null)
   .toSorted()
   .map((entry) => (entry === "index" ? name : `${name}/${entry}`))
 const program = [
