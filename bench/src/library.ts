@@ -15,7 +15,7 @@ const contestants = [
   { name: "llm", title: "@llm/openai", isThere: Llm.make !== undefined }
 ]
 
-const limitMillis = 55_000
+const limitMillis = 90_000
 const full = { rounds: 5, warmChats: 3_000, chats: 2_000, streams: 32, shortEvents: 20, longEvents: 300 }
 const quick = { ...full, rounds: 3, warmChats: 1_500, chats: 1_000, streams: 16 }
 

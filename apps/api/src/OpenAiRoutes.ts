@@ -139,15 +139,14 @@ export const layer = (bodyLimit: ByteSize.ByteSize) =>
       const readiness = yield* Readiness
 
       const answer = (incoming: HttpServerRequest.HttpServerRequest, request: Passthrough.RawRequest) =>
-        Effect.matchEffect(
-          Effect.tapError(openai.raw(request), (error) =>
-            error.httpStatus >= 500 ? logFailure(error) : Effect.void
-          ),
-          {
-            onFailure: (error) => Effect.succeed(ErrorAnswer.fromError(error)),
-            onSuccess: (reply) => relay(reply, incoming)
-          }
-        )
+        Effect.matchEffect(openai.raw(request), {
+          onFailure: (error) =>
+            Effect.as(
+              error.httpStatus >= 500 ? logFailure(error) : Effect.void,
+              ErrorAnswer.fromError(error)
+            ),
+          onSuccess: (reply) => relay(reply, incoming)
+        })
 
       const chat = (request: HttpServerRequest.HttpServerRequest) => {
         if (readiness.draining) return Effect.succeed(ErrorAnswer.draining())

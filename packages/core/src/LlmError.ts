@@ -933,14 +933,18 @@ export const ProviderErrors = [
 export const TransportErrors = [ConnectionFailed, TimedOut, MalformedResponse] as const
 
 /** What the policies of `Resilience` add. */
-export const PolicyErrors = [CircuitOpen, RetryBudgetExhausted, DeadlineExceeded] as const
+export const PolicyErrors = [
+  CircuitOpen,
+  LimitExceeded,
+  QueueFull,
+  RetryBudgetExhausted,
+  DeadlineExceeded
+] as const
 
 const OtherErrors = [
   StreamInterrupted,
   Refused,
   OutputInvalid,
-  LimitExceeded,
-  QueueFull,
   BudgetExceeded,
   ToolNotFound,
   ToolInputInvalid,

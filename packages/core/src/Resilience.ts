@@ -3,8 +3,9 @@
  *
  * **Details**
  *
- * From the outside in: deadline and total timeout → retry (backoff, retry budget) → per attempt:
- * circuit breaker → attempt timeouts → the exchange. This file is the only one that knows the order.
+ * From the outside in: deadline and total timeout → router → retry (backoff, retry budget) → per attempt:
+ * circuit breaker → rate limit → concurrency → attempt timeouts → the exchange. This file is the only one
+ * that knows the order. Router, rate limit and concurrency are there once their Layer is.
  *
  * An exchange is a scoped effect. A one-shot exchange ends with its reply. A streamed one succeeds
  * with its first meaningful event and lives on until the caller's scope closes; only then is its
@@ -56,8 +57,13 @@ import * as Scope from "effect/Scope"
 import * as Backoff from "./Backoff.ts"
 import * as Call from "./Call.ts"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
+import * as Concurrency from "./Concurrency.ts"
+import { rateLimits } from "./internal/hints.ts"
 import * as LlmError from "./LlmError.ts"
+import type { Permit } from "./Permit.ts"
+import * as RateLimit from "./RateLimit.ts"
 import * as RetryBudget from "./RetryBudget.ts"
+import * as Router from "./Router.ts"
 import * as Timeouts from "./Timeouts.ts"
 import type { Usage } from "./Usage.ts"
 
@@ -65,7 +71,8 @@ import type { Usage } from "./Usage.ts"
 export interface Outcome {
   /** Absent for a stream that was complete. */
   readonly error?: LlmError.LlmError | undefined
-  readonly usage?: Usage | undefined
+  /** Read only where a policy wants to know. */
+  readonly usage?: (() => Usage | undefined) | undefined
 }
 
 /** One try at a call: what an exchange is told, and how it tells what goes on. */
@@ -82,8 +89,10 @@ export interface Attempt {
   readonly waiting: () => void
   /** Something of the answer has come (a ping is nothing of it): the idle clock stops. */
   readonly received: () => void
-  /** The reader's word on how a stream ended; the first one counts. */
+  /** The reader's word on how a stream ended, or what a one-shot reply used; the first one counts. */
   readonly report: (outcome: Outcome) => void
+  /** The head of a reply has come: its `x-ratelimit-*` keep our limits in step with the provider's. */
+  readonly observe: (header: (name: string) => string | undefined) => void
 }
 
 /** A retry that is about to be waited for. */
@@ -123,6 +132,9 @@ export class Resilience extends Context.Service<
 
 /** The abort reason of an attempt that simply ended; a fresh one would cost a stack trace each. */
 const over = new DOMException("the attempt is over", "AbortError")
+
+/** No gate to pass. */
+const free = Exit.succeed<ReadonlyArray<Permit>>([])
 
 const contextOf = (call: Call.Call, attempts: number): LlmError.Context => ({
   provider: call.provider,
@@ -250,6 +262,10 @@ export const layer: Layer.Layer<
       const breaker = yield* CircuitBreaker.CircuitBreaker
       const budget = yield* RetryBudget.RetryBudget
       const limits = yield* Timeouts.Timeouts
+      const rateLimit = yield* RateLimit.RateLimit
+      const concurrency = yield* Concurrency.Concurrency
+      const router = yield* Router.Router
+      const limited = rateLimit !== RateLimit.none || concurrency !== Concurrency.none
 
       const watchdog = new Watchdog(yield* Clock.Clock)
       yield* Effect.forkScoped(watchdog.run)
@@ -284,6 +300,12 @@ export const layer: Layer.Layer<
           })
         )
 
+      /** Rate limit, then concurrency: a call that waits for tokens must not hold a place meanwhile. */
+      const enter = (call: Call.Call, attempts: number) =>
+        Effect.flatMap(rateLimit.admit(call, attempts), (tokens) =>
+          Effect.map(concurrency.admit(call, attempts), (place): ReadonlyArray<Permit> => [place, tokens])
+        )
+
       const attemptOnce = <A, E extends LlmError.LlmError, R>(
         call: Call.Call,
         number: number,
@@ -299,12 +321,19 @@ export const layer: Layer.Layer<
               return yield* Effect.failCause(admitted.cause)
             }
             const permit = admitted.value
+            const gates = limited ? yield* Effect.exit(Scope.provide(enter(call, number - 1), scope)) : free
+            if (Exit.isFailure(gates)) {
+              yield* permit.record("unknown")
+              yield* Scope.close(scope, gates)
+              return yield* Effect.failCause(gates.cause)
+            }
             const context = contextOf(call, number)
             const controller = new AbortController()
             const watch = new Watch(yield* Clock.Clock, limits, ends, context, call.stream)
-            let said:
-              | { readonly health: LlmError.Health; readonly error: LlmError.LlmError | undefined }
-              | undefined
+            const begun = watch.startedAt
+            const ended = router.begin(call)
+            let said: { readonly health: LlmError.Health; readonly outcome: Outcome } | undefined
+            let seen: LlmError.RateLimits | undefined
             const attempt: Attempt = {
               call,
               number,
@@ -317,14 +346,31 @@ export const layer: Layer.Layer<
               received: () => {
                 watch.waitingSince = undefined
               },
-              report: ({ error }) => {
-                said ??= { health: watch.judge(error?.health ?? "up"), error }
+              report: (outcome) => {
+                said ??= { health: watch.judge(outcome.error?.health ?? "up"), outcome }
+              },
+              observe: (header) => {
+                if (limited) seen = rateLimits(header)
               }
             }
-            const settle = (health: LlmError.Health, error?: LlmError.LlmError) =>
-              permit.record(health, error === undefined ? undefined : LlmError.retryAfterOf(error))
+            let latency = 0
+            const settle = (health: LlmError.Health, error?: LlmError.LlmError) => {
+              ended({ health, error, latency })
+              const recorded = permit.record(
+                health,
+                error === undefined ? undefined : LlmError.retryAfterOf(error)
+              )
+              if (!limited) return recorded
+              const settlement = { health, error, usage: said?.outcome.usage?.(), latency }
+              return Effect.andThen(
+                recorded,
+                Effect.forEach(gates.value, (gate) => gate.settle(settlement), { discard: true })
+              )
+            }
 
             const exit = yield* Effect.exit(restore(timed(watch, controller, scope, () => exchange(attempt))))
+            latency = watch.clock.currentTimeMillisUnsafe() - begun
+            if (seen !== undefined) yield* rateLimit.observe(call, seen)
             if (Exit.isFailure(exit)) {
               controller.abort(over)
               const error = Cause.findErrorOption(exit.cause)
@@ -345,7 +391,7 @@ export const layer: Layer.Layer<
               Effect.suspend(() => {
                 watchdog.forget(watch)
                 controller.abort(over)
-                return said === undefined ? settle("unknown") : settle(said.health, said.error)
+                return said === undefined ? settle("unknown") : settle(said.health, said.outcome.error)
               })
             )
             watchdog.watch(watch, (error) => controller.abort(error))
@@ -366,23 +412,32 @@ export const layer: Layer.Layer<
         if (deadline <= startedAt)
           return yield* new LlmError.DeadlineExceeded({ ...contextOf(call, 0), deadline })
         yield* budget.deposit(call)
+        const plan = yield* router.plan(call)
+        let current: Call.Call = plan.first === undefined ? call : { ...call, ...plan.first }
         let step:
           | ((
               now: number,
               error: LlmError.LlmError
             ) => Pull.Pull<[unknown, Duration.Duration], never, unknown>)
           | undefined
-        let last: Exit.Exit<A, E | LlmError.CircuitOpen | LlmError.TimedOut> | undefined
+        let last: Exit.Exit<A, E | LlmError.PolicyError | LlmError.TimedOut> | undefined
         for (let number = 1; ; number++) {
-          const exit = yield* Effect.exit(attemptOnce(call, number, ends, exchange))
+          const exit = yield* Effect.exit(attemptOnce(current, number, ends, exchange))
           if (Exit.isSuccess(exit)) return exit.value
           const failure = Cause.findErrorOption(exit.cause)
           if (failure._tag === "None") return yield* exit
           const error = failure.value
+          const now = clock.currentTimeMillisUnsafe()
+          // While another deployment is left, nothing is waited for.
+          const elsewhere = now < Math.min(endsAt, deadline) ? yield* plan.next(error) : undefined
+          if (elsewhere !== undefined) {
+            if (error._tag !== "CircuitOpen") last = exit
+            current = { ...call, ...elsewhere }
+            continue
+          }
           // Others opened the circuit while this call waited: its own failure is still the answer.
           if (last !== undefined && error._tag === "CircuitOpen") return yield* last
           last = exit
-          const now = clock.currentTimeMillisUnsafe()
           const late = (tag: string) =>
             new LlmError.DeadlineExceeded({ ...contextOf(call, number), deadline, last: tag })
           if (now >= deadline) return yield* late(error._tag)
@@ -400,9 +455,9 @@ export const layer: Layer.Layer<
           if (now + wait >= endsAt) return yield* exit
           // This attempt may have opened the circuit. To wait before a closed door would be in vain, and
           // what went wrong says more than the door: the next call is told when it opens.
-          const circuit = yield* breaker.state(Call.key(call))
+          const circuit = yield* breaker.state(Call.key(current))
           if (circuit._tag === "Open" && circuit.until > now + wait) return yield* exit
-          if (!(yield* budget.withdraw(call))) {
+          if (!(yield* budget.withdraw(current))) {
             return yield* new LlmError.RetryBudgetExhausted({
               ...contextOf(call, number),
               ...("requestId" in error && error.requestId !== undefined
@@ -413,7 +468,7 @@ export const layer: Layer.Layer<
             })
           }
           const onRetry = yield* OnRetry
-          yield* onRetry({ call, attempt: number, error, wait })
+          yield* onRetry({ call: current, attempt: number, error, wait })
           yield* Effect.sleep(Duration.millis(wait))
         }
       })

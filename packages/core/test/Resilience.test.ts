@@ -1007,7 +1007,7 @@ describe("types", () => {
       >
     >()
     expectTypeOf<LlmError.PolicyError["_tag"]>().toEqualTypeOf<
-      "CircuitOpen" | "RetryBudgetExhausted" | "DeadlineExceeded"
+      "CircuitOpen" | "LimitExceeded" | "QueueFull" | "RetryBudgetExhausted" | "DeadlineExceeded"
     >()
   })
 })

@@ -96,7 +96,10 @@ export const create = (client: OpenAiClient["Service"], resilience: Resilience.R
     return Effect.fnUntraced(function* (attempt: Resilience.Attempt) {
       const reply = yield* client.exchange(attempt, { method: "post", path: "/chat/completions", body })
       const json = yield* parseJson(yield* readBytes(reply), reply, attempt)
-      if (isChatCompletion(json)) return json
+      if (isChatCompletion(json)) {
+        attempt.report({ usage: () => usageOf(json) })
+        return json
+      }
       return yield* new LlmError.MalformedResponse({
         ...attempt.context,
         requestId: reply.requestId,

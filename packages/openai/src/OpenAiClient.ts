@@ -63,9 +63,11 @@ export interface Reply {
   readonly read: Effect.Effect<Uint8Array | undefined, LlmError.TransportError>
   /**
    * The same without a fiber: what is there right now. `waiting` starts the idle clock of the attempt; the
-   * caller stops it (`received`) with what it takes for progress.
+   * caller stops it with what it takes for progress.
    */
   readonly poll: () => Uint8Array | "waiting" | "end" | LlmError.TransportError
+  /** Stops the idle clock of the attempt. */
+  readonly received: () => void
   /** Calls back once when `poll` may have something new; `undefined` takes the listener back. */
   readonly onChange: (listener: (() => void) | undefined) => void
 }
@@ -138,18 +140,33 @@ const connectionError = (
 /** The most of an error body that is read: more says no more. */
 const errorBodyLimit = 64 * 1024
 
-const readAll = Effect.fnUntraced(function* (reply: Reply, limit: number) {
-  const pieces: Array<Uint8Array> = []
-  let size = 0
-  while (size < limit) {
-    const bytes = yield* reply.read
-    if (bytes === undefined) break
-    pieces.push(bytes)
-    size += bytes.length
-  }
-  const [first] = pieces
-  return pieces.length === 1 && first !== undefined ? first : Buffer.concat(pieces)
-})
+/** In one step where the body is there already, which it mostly is once its head has been read. */
+const readAll = (reply: Reply, limit: number): Effect.Effect<Uint8Array, LlmError.TransportError> =>
+  Effect.callback((resume) => {
+    const pieces: Array<Uint8Array> = []
+    let size = 0
+    const run = () => {
+      for (;;) {
+        const found = size < limit ? reply.poll() : "end"
+        if (found === "waiting") return reply.onChange(run)
+        reply.received()
+        if (found === "end") {
+          const [first] = pieces
+          return resume(
+            Effect.succeed(pieces.length === 1 && first !== undefined ? first : Buffer.concat(pieces))
+          )
+        }
+        if (!(found instanceof Uint8Array)) return resume(Effect.fail(found))
+        pieces.push(found)
+        size += found.length
+      }
+    }
+    run()
+    return Effect.sync(() => {
+      reply.onChange(undefined)
+      reply.received()
+    })
+  })
 
 const decodeText = new TextDecoder()
 
@@ -167,19 +184,26 @@ export const parseJson = (
   reply: Reply,
   attempt: Resilience.Attempt
 ): Effect.Effect<unknown, LlmError.ExchangeError> =>
-  Effect.flatMap(Clock.currentTimeMillis, (now) => {
-    const context =
-      reply.requestId === undefined ? attempt.context : { ...attempt.context, requestId: reply.requestId }
+  Effect.suspend(() => {
     let json: unknown
     try {
       json = JSON.parse(decodeText.decode(bytes))
     } catch {
       const type = reply.header("content-type") ?? "no content type"
-      const what = bytes.length === 0 ? "an empty body" : `${bytes.length} bytes of ${type} that are not JSON`
-      return Effect.fail(new LlmError.MalformedResponse({ ...context, status: reply.status, detail: what }))
+      const detail =
+        bytes.length === 0 ? "an empty body" : `${bytes.length} bytes of ${type} that are not JSON`
+      return Effect.fail(
+        new LlmError.MalformedResponse({ ...contextOf(reply, attempt), status: reply.status, detail })
+      )
     }
-    return isErrorBody(json) ? Effect.fail(ErrorResponse.fromEvent(json, now, context)) : Effect.succeed(json)
+    if (!isErrorBody(json)) return Effect.succeed(json)
+    return Effect.flatMap(Clock.currentTimeMillis, (now) =>
+      Effect.fail(ErrorResponse.fromEvent(json, now, contextOf(reply, attempt)))
+    )
   })
+
+const contextOf = (reply: Reply, attempt: Resilience.Attempt): LlmError.Context =>
+  reply.requestId === undefined ? attempt.context : { ...attempt.context, requestId: reply.requestId }
 
 /** Some servers answer `{"error":{…}}` with status 200, as a body or as an event. */
 export const isErrorBody = (json: unknown): boolean =>
@@ -209,7 +233,7 @@ const readerOf = (
   source: ByteSource,
   attempt: Resilience.Attempt,
   requestId: string | undefined
-): Pick<Reply, "read" | "poll" | "onChange"> => {
+): Pick<Reply, "read" | "poll" | "received" | "onChange"> => {
   const poll: Reply["poll"] = () => {
     const bytes = source.take()
     if (bytes !== undefined) return bytes
@@ -238,7 +262,7 @@ const readerOf = (
     attempt.received()
     return found instanceof Uint8Array ? Effect.succeed(found) : Effect.fail(found)
   })
-  return { read, poll, onChange }
+  return { read, poll, received: attempt.received, onChange }
 }
 
 /** Makes the client; its connections are closed with the scope. */
@@ -275,6 +299,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
           body,
           (status, headers) => {
             const reply = makeReply(status, headers, opened, attempt)
+            attempt.observe(reply.header)
             resume(
               status >= 200 && status < 300
                 ? Effect.succeed(reply)

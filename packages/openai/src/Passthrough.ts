@@ -75,7 +75,9 @@ export const send =
         if (!request.stream) {
           const body = yield* readBytes(reply)
           const json = yield* parseJson(body, reply, attempt)
-          return { _tag: "Whole", ...head, body, usage: () => usageIn(json) }
+          const usage = () => usageIn(json)
+          attempt.report({ usage })
+          return { _tag: "Whole", ...head, body, usage }
         }
         const opened = yield* ChatStream.open(attempt, reply, request.choices ?? 1)
         return { _tag: "Events", ...head, relay: opened.relay }

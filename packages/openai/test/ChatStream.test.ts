@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Stream } from "effect"
 import * as fc from "fast-check"
-import { LlmError, type Resilience, Timeouts } from "@llm/core"
+import { LlmError, type Resilience, Timeouts, type Usage } from "@llm/core"
 import type { ChatCompletions } from "@llm/openai"
 import * as ChatStream from "../src/internal/chatStream.ts"
 import * as FakeReply from "./support/FakeReply.ts"
@@ -47,7 +47,13 @@ interface Relayed {
   readonly error: LlmError.LlmError | undefined
   /** Whether the stream had begun before it failed. */
   readonly committed: boolean
-  readonly reports: ReadonlyArray<Resilience.Outcome>
+  readonly reports: ReadonlyArray<Report>
+}
+
+/** What the reader said of the end, with the usage that a policy would have asked for. */
+interface Report {
+  readonly error?: Resilience.Outcome["error"]
+  readonly usage: Usage.Usage | undefined
 }
 
 /** Reads a reply as the relay does, to its end. */
@@ -56,7 +62,7 @@ const relay = (
   options?: FakeReply.Options & { readonly choices?: number; readonly sink?: Sinks.Collecting }
 ): Effect.Effect<Relayed> =>
   Effect.gen(function* () {
-    const reports: Array<Resilience.Outcome> = []
+    const reports: Array<Report> = []
     const attempt: Resilience.Attempt = {
       call: { provider: "openai", deployment: "default", operation: "chat.stream", stream: true },
       number: 1,
@@ -65,7 +71,8 @@ const relay = (
       signal: new AbortController().signal,
       waiting: () => undefined,
       received: () => undefined,
-      report: (outcome) => void reports.push(outcome)
+      observe: () => undefined,
+      report: (outcome) => void reports.push({ ...outcome, usage: outcome.usage?.() })
     }
     const given: Array<Uint8Array> = []
     let committed = false

@@ -326,11 +326,11 @@ export const open = Effect.fnUntraced(function* (attempt: Resilience.Attempt, re
       if (step.bytes.length > 0) return step
     }
     if (reader.failed === undefined && reader.complete) {
-      attempt.report({ usage: reader.usage })
+      attempt.report({ usage: () => reader.usage })
       return "end"
     }
     const error = reader.interrupted(reader.failed ?? "closed")
-    attempt.report({ error, usage: reader.usage })
+    attempt.report({ error, usage: () => reader.usage })
     return error
   }
 

@@ -40,6 +40,7 @@ export const make = (pieces: ReadonlyArray<Uint8Array>, options?: Options): Open
     header: (name) => headers.get(name),
     headers: Object.fromEntries(headers),
     poll,
+    received: () => undefined,
     onChange: (listener) => {
       if (listener === undefined) return
       queueMicrotask(() => {

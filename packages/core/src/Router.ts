@@ -1,0 +1,319 @@
+/**
+ * Several deployments under one model name: which one is asked first, and which one next.
+ *
+ * **Details**
+ *
+ * A route is a list of deployments for the models that callers ask for. For each call it is put in
+ * order by the strategy; deployments whose circuit is open, or that asked to be left alone
+ * (`retry-after`), come last. While another deployment is left, a failure that another one may not
+ * share moves the call on at once; the last one is retried with the backoff.
+ *
+ * - `ordered`: as listed. The first is the primary, and is returned to once its circuit lets a probe through.
+ * - `weighted`: at random by weight.
+ * - `leastBusy`: the fewest calls on their way, by weight.
+ * - `lowestLatency`: the smallest moving average of the time to the first event.
+ * - `cheapest`: the smallest `price`.
+ *
+ * A call with a `session` goes to the same deployment as long as that one is healthy, whatever the
+ * strategy, so that the provider's prompt cache is hit (rendezvous hashing: Thaler and Ravishankar, 1996).
+ *
+ * **Gotchas**
+ *
+ * Nothing is moved once the answer has begun: a stream is committed with its first event.
+ *
+ * @example
+ * ```ts
+ * import { Router } from "@llm/core"
+ *
+ * export const twoRegions = Router.layer({
+ *   strategy: "ordered",
+ *   deployments: [
+ *     { name: "east", models: { "gpt-6-luna": "gpt-6-luna" } },
+ *     { name: "west", models: { "gpt-6-luna": "luna-west" } },
+ *     { name: "large", models: { "gpt-6-luna-long": "gpt-6.1-terra" } }
+ *   ],
+ *   fallbacks: { ContextLengthExceeded: { "gpt-6-luna": "gpt-6-luna-long" } }
+ * })
+ * ```
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Hash from "effect/Hash"
+import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
+import * as Schema from "effect/Schema"
+import * as Call from "./Call.ts"
+import * as CircuitBreaker from "./CircuitBreaker.ts"
+import * as LlmError from "./LlmError.ts"
+
+/** Where one attempt goes. */
+export interface Target {
+  readonly provider: string
+  readonly deployment: string
+  /** The model as that deployment calls it. */
+  readonly model: string | undefined
+}
+
+/** What the router is told of an attempt, for the strategies that look back. */
+export interface Ended {
+  readonly health: LlmError.Health
+  readonly error?: LlmError.LlmError | undefined
+  /** Milliseconds until the first event, or the reply. */
+  readonly latency: number
+}
+
+/** The way of one call through its targets. */
+export interface Plan {
+  /** Where the first attempt goes; `undefined` where the call says so itself. */
+  readonly first: Target | undefined
+  /** Where the call goes on after a failure; `undefined` where it stays. */
+  readonly next: (error: LlmError.LlmError) => Effect.Effect<Target | undefined>
+}
+
+/** The service that `Resilience` asks where a call goes. Without a Layer every call goes where it says. */
+export const Router = Context.Reference<{
+  readonly plan: (call: Call.Call) => Effect.Effect<Plan>
+  /** An attempt begins; the returned function is told of its end. */
+  readonly begin: (call: Call.Call) => (ended: Ended) => void
+}>("@llm/core/Router", { defaultValue: () => ({ plan: () => straight, begin: () => untold }) })
+
+const untold = () => {}
+
+const straight = Effect.succeed<Plan>({ first: undefined, next: () => Effect.succeed(undefined) })
+
+// ---------------------------------------------------------------------------
+// Settings
+// ---------------------------------------------------------------------------
+
+const Positive = Schema.Finite.check(Schema.isGreaterThan(0))
+
+/** One deployment; `models` maps what callers ask for to what is sent. */
+export const Deployment = Schema.Struct({
+  name: Schema.NonEmptyString,
+  /** `openai` unless told. */
+  provider: Schema.optional(Schema.NonEmptyString),
+  models: Schema.Record(Schema.String, Schema.NonEmptyString),
+  /** 1 unless told. */
+  weight: Schema.optional(Positive),
+  /** Any unit, as long as all have the same. */
+  price: Schema.optional(Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0)))
+})
+export type Deployment = typeof Deployment.Type
+
+export const Strategy = Schema.Literals(["ordered", "weighted", "leastBusy", "lowestLatency", "cheapest"])
+export type Strategy = typeof Strategy.Type
+
+/** What a router is made of. */
+export const Settings = Schema.Struct({
+  deployments: Schema.NonEmptyArray(Deployment),
+  /** `ordered` unless told. */
+  strategy: Schema.optional(Strategy),
+  /**
+   * For the tag of a failure, the model to ask instead of the one that failed, such as a larger one
+   * for `ContextLengthExceeded`.
+   */
+  fallbacks: Schema.optional(
+    Schema.Record(Schema.String, Schema.Record(Schema.String, Schema.NonEmptyString))
+  ),
+  /** Tags that move a call on; `defaultFailover` unless told. */
+  failover: Schema.optional(Schema.Array(Schema.NonEmptyString))
+})
+export type Settings = typeof Settings.Type
+
+/** Settings that no router can be made of. */
+export class InvalidSettings extends Schema.TaggedError<InvalidSettings>()("InvalidSettings", {
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `the router's settings are not valid: ${this.detail}`
+  }
+}
+
+/** Failures that another deployment may not share. */
+export const defaultFailover: ReadonlyArray<LlmError.LlmError["_tag"]> = [
+  "Unauthorized",
+  "PermissionDenied",
+  "ModelNotFound",
+  "RateLimited",
+  "QuotaExhausted",
+  "ServerError",
+  "Overloaded",
+  "ConnectionFailed",
+  "TimedOut",
+  "MalformedResponse",
+  "CircuitOpen",
+  "LimitExceeded",
+  "QueueFull"
+]
+
+const knownTags: ReadonlySet<string> = new Set(LlmError.all.map((error) => error.identifier))
+
+const check = (settings: Settings): string | undefined => {
+  const names = settings.deployments.map(({ name }) => name)
+  const twice = names.find((name, index) => names.indexOf(name) !== index)
+  if (twice !== undefined) return `deployments: "${twice}" is listed twice; names must differ`
+  const tag = [...(settings.failover ?? []), ...Object.keys(settings.fallbacks ?? {})].find(
+    (name) => !knownTags.has(name)
+  )
+  if (tag !== undefined) return `"${tag}" is no failure; allowed are ${[...knownTags].join(", ")}`
+  const served = new Set(settings.deployments.flatMap(({ models }) => Object.keys(models)))
+  const lost = Object.values(settings.fallbacks ?? {})
+    .flatMap((models) => Object.values(models))
+    .find((model) => !served.has(model))
+  if (lost !== undefined) return `fallbacks: no deployment serves "${lost}"`
+  return settings.strategy === "cheapest" && settings.deployments.some(({ price }) => price === undefined)
+    ? `strategy "cheapest" needs a price on every deployment`
+    : undefined
+}
+
+// ---------------------------------------------------------------------------
+// Layer
+// ---------------------------------------------------------------------------
+
+/** What is remembered of a deployment. */
+interface Memory {
+  busy: number
+  /** Moving average of the latency in milliseconds; `undefined` before the first. */
+  latency: number | undefined
+  /** Left alone until then, because it asked for it; milliseconds since the epoch. */
+  restsUntil: number
+}
+
+/** The share of the newest latency in the moving average. */
+const newest = 0.3
+
+/** Rendezvous hashing: each session ranks the deployments in its own, stable way. */
+const rank = (session: string, name: string): number => Hash.string(`${session}/${name}`)
+
+const decode = Schema.decodeUnknownEffect(Settings)
+
+/**
+ * A router over deployments. Fails with `InvalidSettings` that names what is wrong.
+ *
+ * Calls for a model that no deployment lists go where they say, as without a router.
+ */
+export const layer = (input: Settings): Layer.Layer<never, InvalidSettings, CircuitBreaker.CircuitBreaker> =>
+  Layer.effect(
+    Router,
+    Effect.gen(function* () {
+      const settings = yield* Effect.mapError(
+        decode(input),
+        (error) => new InvalidSettings({ detail: error.message.replaceAll(/\s+/gu, " ") })
+      )
+      const wrong = check(settings)
+      if (wrong !== undefined) return yield* new InvalidSettings({ detail: wrong })
+      const breaker = yield* CircuitBreaker.CircuitBreaker
+      const failover: ReadonlySet<string> = new Set(settings.failover ?? defaultFailover)
+      const memories = new Map<string, Memory>(
+        settings.deployments.map(({ name }) => [name, { busy: 0, latency: undefined, restsUntil: 0 }])
+      )
+      const memoryOf = (name: string): Memory =>
+        memories.get(name) ?? { busy: 0, latency: undefined, restsUntil: 0 }
+
+      const order = Effect.fnUntraced(function* (call: Call.Call, deployments: ReadonlyArray<Deployment>) {
+        const { session } = call
+        if (session !== undefined) {
+          return deployments.toSorted((left, right) => rank(session, right.name) - rank(session, left.name))
+        }
+        switch (settings.strategy ?? "ordered") {
+          case "ordered":
+            return deployments
+          case "weighted": {
+            // The smallest of exponential times with the weights as rates: Efraimidis and Spirakis, 2006.
+            const keyed = yield* Effect.forEach(deployments, (deployment) =>
+              Effect.map(Random.next, (share) => ({
+                deployment,
+                key: -Math.log(1 - share) / (deployment.weight ?? 1)
+              }))
+            )
+            return keyed.toSorted((left, right) => left.key - right.key).map(({ deployment }) => deployment)
+          }
+          case "leastBusy": {
+            const load = ({ name, weight }: Deployment) => memoryOf(name).busy / (weight ?? 1)
+            return deployments.toSorted((left, right) => load(left) - load(right))
+          }
+          case "lowestLatency": {
+            // One that was never tried comes first, or it never will be.
+            const latency = ({ name }: Deployment) => memoryOf(name).latency ?? -1
+            return deployments.toSorted((left, right) => latency(left) - latency(right))
+          }
+          case "cheapest":
+            return deployments.toSorted((left, right) => (left.price ?? 0) - (right.price ?? 0))
+        }
+      })
+
+      /** Healthy ones first, each part in the order of the strategy. */
+      const route = Effect.fnUntraced(function* (call: Call.Call) {
+        const { model } = call
+        if (model === undefined) return []
+        const serving = settings.deployments.filter(({ models }) => Object.hasOwn(models, model))
+        const now = yield* Clock.currentTimeMillis
+        const targets = (yield* order(call, serving)).map((deployment) => ({
+          provider: deployment.provider ?? "openai",
+          deployment: deployment.name,
+          model: deployment.models[model]
+        }))
+        const resting = yield* Effect.forEach(targets, (target) =>
+          memoryOf(target.deployment).restsUntil > now
+            ? Effect.succeed(true)
+            : Effect.map(
+                breaker.state(Call.key({ ...call, ...target })),
+                (state) =>
+                  (state._tag === "Open" && state.until > now) || (state._tag === "HalfOpen" && state.probing)
+              )
+        )
+        return [
+          ...targets.filter((_, index) => resting[index] === false),
+          ...targets.filter((_, index) => resting[index] === true)
+        ]
+      })
+
+      const begin = (call: Call.Call) => {
+        const memory = memoryOf(call.deployment)
+        memory.busy++
+        let told = false
+        return ({ error, health, latency }: Ended) => {
+          if (told) return
+          told = true
+          memory.busy--
+          if (health === "up" && error === undefined) {
+            memory.latency =
+              memory.latency === undefined ? latency : memory.latency * (1 - newest) + latency * newest
+          }
+        }
+      }
+
+      return {
+        begin,
+        plan: Effect.fnUntraced(function* (call: Call.Call) {
+          let queue: ReadonlyArray<Target> = yield* route(call)
+          const [first] = queue
+          if (first === undefined) return yield* straight
+          queue = queue.slice(1)
+          let asked = call
+          const tried = new Set([call.model])
+          const next = Effect.fnUntraced(function* (error: LlmError.LlmError) {
+            const wait = LlmError.retryAfterOf(error)
+            if (wait !== undefined && error._tag !== "CircuitOpen") {
+              const now = yield* Clock.currentTimeMillis
+              const memory = memoryOf(error.deployment)
+              memory.restsUntil = Math.max(memory.restsUntil, now + wait)
+            }
+            const other = settings.fallbacks?.[error._tag]?.[asked.model ?? ""]
+            if (other !== undefined && !tried.has(other)) {
+              tried.add(other)
+              asked = { ...asked, model: other }
+              queue = yield* route(asked)
+            } else if (!failover.has(error._tag) || (error._tag === "TimedOut" && error.phase === "total")) {
+              return undefined
+            }
+            const [target] = queue
+            queue = queue.slice(1)
+            return target
+          })
+          return { first, next }
+        })
+      }
+    })
+  )
