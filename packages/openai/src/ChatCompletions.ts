@@ -92,7 +92,7 @@ const callFor = (
 /** `chat.create`: the whole reply. */
 export const create = (client: OpenAiClient["Service"], resilience: Resilience.Resilience["Service"]) => {
   const exchange = (request: Request) => {
-    const body = JSON.stringify({ ...request, stream: false })
+    const body = (model: string | undefined) => JSON.stringify({ ...request, model, stream: false })
     return Effect.fnUntraced(function* (attempt: Resilience.Attempt) {
       const reply = yield* client.exchange(attempt, { method: "post", path: "/chat/completions", body })
       const json = yield* parseJson(yield* readBytes(reply), reply, attempt)
@@ -250,7 +250,8 @@ export const stream = (client: OpenAiClient["Service"], resilience: Resilience.R
     request: Request,
     options: CallOptions | undefined
   ): Effect.Effect<ChatStream.Opened, LlmError.CallError, Scope.Scope> => {
-    const body = JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true } })
+    const body = (model: string | undefined) =>
+      JSON.stringify({ ...request, model, stream: true, stream_options: { include_usage: true } })
     return resilience.run(callFor(client, "chat.stream", request, options), (attempt) =>
       Effect.flatMap(client.exchange(attempt, { method: "post", path: "/chat/completions", body }), (reply) =>
         ChatStream.open(attempt, reply, request.n ?? 1)

@@ -82,6 +82,12 @@ export const layerClient: Layer.Layer<OpenAi, never, OpenAiClient.OpenAiClient |
 export const layer = (options: OpenAiClient.Options): Layer.Layer<OpenAi, never, Resilience.Resilience> =>
   Layer.provide(layerClient, OpenAiClient.layer(options))
 
+/** The operations over several deployments; provide `Router.layer` to the policies to say which is asked. */
+export const layerDeployments = (
+  deployments: OpenAiClient.Deployments
+): Layer.Layer<OpenAi, never, Resilience.Resilience> =>
+  Layer.provide(layerClient, OpenAiClient.layerDeployments(deployments))
+
 /** The operations with key, base URL, organisation and project from the environment. */
 export const layerConfig: Layer.Layer<OpenAi, Config.ConfigError, Resilience.Resilience> = Layer.provide(
   layerClient,

@@ -42,8 +42,8 @@ export interface Request {
   readonly method: "get" | "post" | "delete"
   /** Below the base URL, such as `/chat/completions`. */
   readonly path: string
-  /** JSON as text or bytes; sent as it is. */
-  readonly body?: string | Uint8Array | undefined
+  /** JSON as text or bytes, for the model as the deployment of the attempt calls it; sent as it is. */
+  readonly body?: ((model: string | undefined) => string | Uint8Array) | undefined
   /** Sent along; the SDK's own headers and the key are added. */
   readonly headers?: Readonly<Record<string, string>> | undefined
 }
@@ -265,8 +265,8 @@ const readerOf = (
   return { read, poll, received: attempt.received, onChange }
 }
 
-/** Makes the client; its connections are closed with the scope. */
-export const make = Effect.fnUntraced(function* (options: Options) {
+/** One deployment's key, base URL and pool; the pool is closed with the scope. */
+const connect = Effect.fnUntraced(function* (options: Options) {
   // Opened with the first exchange: the connect timeout is the attempt's, the pool is the client's.
   let pool: Pool | undefined
   yield* Effect.addFinalizer(() => Effect.promise(async () => pool?.destroy()))
@@ -285,7 +285,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     attempt: Resilience.Attempt,
     request: Request
   ): Effect.Effect<Reply, LlmError.ExchangeError, Scope.Scope> => {
-    const body = request.body ?? null
+    const body = request.body === undefined ? null : request.body(attempt.call.model)
     let source: ByteSource | undefined
     const giveUp = () => source?.cancel()
     const send = (kind: Kind): Effect.Effect<Reply, LlmError.ExchangeError> =>
@@ -326,12 +326,50 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     )
   }
 
+  return exchange
+})
+
+/** Makes the client; its connections are closed with the scope. */
+export const make = Effect.fnUntraced(function* (options: Options) {
   return OpenAiClient.of({
     provider: options.provider ?? "openai",
     deployment: options.deployment ?? "default",
-    exchange
+    exchange: yield* connect(options)
   })
 })
+
+/**
+ * Makes a client of several deployments. Each attempt goes to the one that its call names, which is what
+ * `Router` decides; calls start out for the first.
+ */
+export const makeDeployments = Effect.fnUntraced(function* (deployments: Deployments) {
+  const [first] = deployments
+  const exchanges = new Map(
+    yield* Effect.forEach(deployments, (options) =>
+      Effect.map(connect(options), (exchange) => [options.deployment, exchange] as const)
+    )
+  )
+  return OpenAiClient.of({
+    provider: first.provider ?? "openai",
+    deployment: first.deployment,
+    exchange: (attempt, request) => {
+      const exchange = exchanges.get(attempt.call.deployment)
+      return exchange === undefined
+        ? Effect.die(
+            new Error(`no deployment is called "${attempt.call.deployment}": the router knows one more`)
+          )
+        : exchange(attempt, request)
+    }
+  })
+})
+
+/** At least one deployment, each with a name of its own. */
+export type Deployments = readonly [Deployment, ...ReadonlyArray<Deployment>]
+
+/** Options with a name. */
+export interface Deployment extends Options {
+  readonly deployment: string
+}
 
 /** The SDK's headers, the request's own, and which attempt this is. */
 const headersOf = (
@@ -369,6 +407,10 @@ const failureOf = (reply: Reply, attempt: Resilience.Attempt): Effect.Effect<Llm
 /** A client from code. */
 export const layer = (options: Options): Layer.Layer<OpenAiClient> =>
   Layer.effect(OpenAiClient, make(options))
+
+/** A client of several deployments, for a `Router` to choose from. */
+export const layerDeployments = (deployments: Deployments): Layer.Layer<OpenAiClient> =>
+  Layer.effect(OpenAiClient, makeDeployments(deployments))
 
 const BaseUrl = Schema.String.check(
   Schema.makeFilter((text) => /^https?:\/\/\S+$/u.test(text) && URL.canParse(text), {

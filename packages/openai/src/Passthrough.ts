@@ -8,13 +8,16 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type LlmError, type Resilience, Usage } from "@llm/core"
+import { withModel } from "./internal/modelName.ts"
 import * as ChatStream from "./internal/chatStream.ts"
 import { callOf, type OpenAiClient, parseJson, readBytes, type Reply, type Request } from "./OpenAiClient.ts"
 
 export type Sink = ChatStream.Sink
 
 /** A request to relay. */
-export interface RawRequest extends Request {
+export interface RawRequest extends Omit<Request, "body"> {
+  /** JSON as text or bytes; sent as it is, but for the model where a deployment calls it otherwise. */
+  readonly body?: string | Uint8Array | undefined
   /** Dotted name of the operation, such as `chat.create`. */
   readonly operation: string
   readonly model?: string | undefined
@@ -50,6 +53,11 @@ export type RawReply = {
 const usageIn = (json: unknown): Usage.Usage | undefined =>
   typeof json === "object" && json !== null && "usage" in json ? Usage.fromWire(json.usage) : undefined
 
+const bodyOf = ({ body, model: asked }: RawRequest): Request["body"] =>
+  body === undefined
+    ? undefined
+    : (model) => (model === undefined || model === asked ? body : withModel(body, model))
+
 /** Relays one request. */
 export const send =
   (client: OpenAiClient["Service"], resilience: Resilience.Resilience["Service"]) =>
@@ -65,7 +73,7 @@ export const send =
       Effect.fnUntraced(function* (
         attempt: Resilience.Attempt
       ): Effect.fn.Return<RawReply, LlmError.ExchangeError, Scope.Scope> {
-        const reply = yield* client.exchange(attempt, request)
+        const reply = yield* client.exchange(attempt, { ...request, body: bodyOf(request) })
         const head = {
           status: reply.status,
           requestId: reply.requestId,

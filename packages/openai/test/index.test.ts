@@ -11,7 +11,7 @@ describe("the public surface", () => {
       {
         ChatCompletions: ["ChatCompletion", "create", "stream", "textOf", "usageOf"],
         Models: ["Model", "list"],
-        OpenAi: ["OpenAi", "layer", "layerClient", "layerConfig"],
+        OpenAi: ["OpenAi", "layer", "layerClient", "layerConfig", "layerDeployments"],
         OpenAiClient: [
           "OpenAiClient",
           "callOf",
@@ -19,7 +19,9 @@ describe("the public surface", () => {
           "isErrorBody",
           "layer",
           "layerConfig",
+          "layerDeployments",
           "make",
+          "makeDeployments",
           "parseJson",
           "readBytes"
         ],
