@@ -16,6 +16,7 @@ const expected: Record<string, RegExp> = {
   "first-call.ts": /\bsky\b|\bblue\b/iu,
   "official-client.ts": /\bsky\b|\bblue\b/iu,
   "stream.ts": /\n\[stop\]\n$/u,
+  "two-deployments.ts": /\bsky\b|\bblue\b/iu,
   "swap-a-policy.ts": /^careful: .+\nbyRate: .+\nbare: .+\n$/su
 }
 
