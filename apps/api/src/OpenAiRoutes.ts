@@ -76,6 +76,8 @@ const hopHeaders: ReadonlySet<string> = new Set([
 
 const replyHeaders = (reply: Passthrough.RawReply): Record<string, string | Array<string>> => {
   const headers: Record<string, string | Array<string>> = { "x-llm-attempts": String(reply.attempts) }
+  if (reply.outcome !== "bypass") headers["x-llm-cache"] = reply.outcome
+  if (reply.age !== undefined) headers["age"] = String(Math.floor(reply.age / 1000))
   for (const name in reply.headers) {
     const value = reply.headers[name]
     if (value !== undefined && !hopHeaders.has(name))

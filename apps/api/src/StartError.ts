@@ -8,7 +8,7 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Runtime from "effect/Runtime"
 import type { ServeError } from "effect/http/HttpServerError"
-import { Redaction, Settings } from "@llm/core"
+import { type InvalidSetting, Redaction, Settings } from "@llm/core"
 import type { Simulator } from "@llm/simulator"
 
 /** A flag that does not exist, or one without its value. */
@@ -21,7 +21,12 @@ class Reported extends Data.TaggedError("Reported")<{ readonly code: number }> {
   }
 }
 
-type StartError = UsageError | ConfigError | ServeError | Simulator.SimulatorError
+type StartError =
+  | UsageError
+  | ConfigError
+  | InvalidSetting.InvalidSetting
+  | ServeError
+  | Simulator.SimulatorError
 
 const detailOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
 
@@ -36,6 +41,8 @@ const explain = (error: StartError): readonly [line: string, code: number] => {
   switch (error._tag) {
     case "UsageError":
       return [`${(detailOf(error.cause).split("\n")[0] ?? "").replace(/\.?$/u, ".")} See --help.`, 2]
+    case "InvalidSetting":
+      return [error.message, 2]
     case "ConfigError":
       return [Settings.explain(error), 2]
     case "ServeError":

@@ -13,7 +13,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 import * as Runtime from "effect/Runtime"
-import { Resilience, Settings } from "@llm/core"
+import { Resilience, ResponseCache, Settings } from "@llm/core"
 import * as Gateway from "./Gateway.ts"
 import * as GatewayConfig from "./GatewayConfig.ts"
 import * as StartError from "./StartError.ts"
@@ -38,6 +38,10 @@ Settings (environment; flags win; see .env.example):
   LLM_BREAKER               consecutive | rate | none
   LLM_BREAKER_FAILURES      failures that open a circuit (10)
   LLM_BREAKER_OPEN_FOR      30 seconds
+  LLM_CACHE                 none | single-flight | memory (none)
+  LLM_CACHE_TTL             1 hour
+  LLM_CACHE_ENTRIES         1000
+  LLM_CACHE_BYTES           64 MiB
   LLM_LOG_LEVEL             Trace | Debug | Info | Warn | Error | None (Info)
 Durations are written as "500 millis", "30 seconds", "2 minutes".
 
@@ -66,6 +70,7 @@ const run = Effect.gen(function* () {
   const ready = Layer.effectDiscard(Console.log(banner(config)))
   const server = Layer.provideMerge(ready, Gateway.layer(config)).pipe(
     Layer.provide(Gateway.upstream(config)),
+    Layer.provide(ResponseCache.layerConfig),
     Layer.provide(Resilience.layerConfig)
   )
   return yield* Layer.launch(server).pipe(

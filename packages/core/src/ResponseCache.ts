@@ -34,7 +34,7 @@
  *   return {
  *     _tag: "Whole",
  *     status: 200,
- *     headers: [["content-type", "application/json"]],
+ *     headers: { "content-type": "application/json" },
  *     requestId: "req_1",
  *     attempts: 1,
  *     body: new TextEncoder().encode(`{"answer":42}`),
@@ -97,7 +97,8 @@ export type Relay = (sink: Sink) => Effect.Effect<Usage | undefined, LlmError.St
 /** What stands before the body of a reply. */
 export interface Head {
   readonly status: number
-  readonly headers: ReadonlyArray<readonly [name: string, value: string]>
+  /** By lower-case name. */
+  readonly headers: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
   readonly requestId: string | undefined
   /** How many attempts it took; 0 for a reply from the store. */
   readonly attempts: number
@@ -173,7 +174,8 @@ export interface Service {
 
 const bypass = (produced: Produced): Reply => ({ ...produced, outcome: "bypass", age: undefined })
 
-const none: Service = {
+/** Keeps and shares nothing. */
+export const none: Service = {
   run: ({ call }, produce) =>
     Effect.flatMap(Effect.scope, (scope) => Effect.map(Scope.provide(produce(call), scope), bypass)),
   invalidate: () => Effect.void,
@@ -488,7 +490,7 @@ const lasting = new Set(["content-type", "openai-version", "openai-model"])
 
 /** The headers that are true of a reply whoever gets it, and whenever: no cookies, no limits, no lengths. */
 export const lastingHeaders = (headers: Head["headers"]): Head["headers"] =>
-  headers.filter(([name]) => lasting.has(name.toLowerCase()))
+  Object.fromEntries(Object.entries(headers).filter(([name]) => lasting.has(name)))
 
 /** Copies bytes out of the larger buffers that they may lie in: what is kept must not hold on to more. */
 const packed = (chunks: ReadonlyArray<Uint8Array>): ReadonlyArray<Uint8Array> => {
@@ -511,7 +513,9 @@ const toCached = (
   const head = {
     storedAt: now,
     status: produced.status,
-    headers: lastingHeaders(produced.headers).map(([name, value]) => [name, value] as const),
+    headers: Object.entries(lastingHeaders(produced.headers)).flatMap(([name, value]) =>
+      typeof value === "string" ? [[name, value] as const] : []
+    ),
     ...(produced.requestId === undefined ? {} : { requestId: produced.requestId }),
     ...(usage === undefined ? {} : { usage })
   }
@@ -523,7 +527,7 @@ const toCached = (
 const replay = (cached: Cached, now: number): Reply => {
   const how = {
     status: cached.status,
-    headers: cached.headers,
+    headers: Object.fromEntries(cached.headers),
     requestId: cached.requestId,
     attempts: 0,
     outcome: "hit",

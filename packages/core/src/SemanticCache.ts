@@ -41,7 +41,7 @@
  *       Effect.succeed({
  *         _tag: "Whole",
  *         status: 200,
- *         headers: [],
+ *         headers: {},
  *         requestId: "req_1",
  *         attempts: 1,
  *         body: new TextEncoder().encode("{}"),

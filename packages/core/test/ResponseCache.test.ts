@@ -34,11 +34,11 @@ const usage: Usage.Usage = { ...Usage.zero, inputTokens: 12, outputTokens: 30, t
 
 const head = {
   status: 200,
-  headers: [
-    ["content-type", "application/json"],
-    ["set-cookie", "session=of-the-first-caller"],
-    ["x-ratelimit-remaining-requests", "7"]
-  ],
+  headers: {
+    "content-type": "application/json",
+    "set-cookie": "session=of-the-first-caller",
+    "x-ratelimit-remaining-requests": "7"
+  },
   requestId: "req_1",
   attempts: 2
 } as const
@@ -610,7 +610,7 @@ describe("ResponseCache", () => {
           requestId: "req_1",
           status: 200
         })
-        assert.deepStrictEqual(second.headers, [["content-type", "application/json"]])
+        assert.deepStrictEqual(second.headers, { "content-type": "application/json" })
         assert.strictEqual(second._tag === "Whole" && textOf(second.body), "answer 1")
         assert.deepStrictEqual(second._tag === "Whole" && second.usage(), usage)
       }).pipe(Effect.scoped, Effect.provide(ResponseCache.layerMemory()))
@@ -623,7 +623,7 @@ describe("ResponseCache", () => {
         yield* TestClock.adjust(10)
         const [first, second] = yield* Fiber.joinAll(fibers)
         assert.deepStrictEqual(first?.headers, head.headers)
-        assert.deepStrictEqual(second?.headers, [["content-type", "application/json"]])
+        assert.deepStrictEqual(second?.headers, { "content-type": "application/json" })
       }).pipe(Effect.scoped, Effect.provide(ResponseCache.layerMemory()))
     )
 
@@ -859,7 +859,7 @@ describe("ResponseCache", () => {
             yield* settled(askAndRead(upstream))
             const reply = yield* settled(ask(upstream))
             assert.deepInclude(reply, { outcome: "hit", status: 200, requestId: "req_1", attempts: 0 })
-            assert.deepStrictEqual(reply.headers, [["content-type", "application/json"]])
+            assert.deepStrictEqual(reply.headers, { "content-type": "application/json" })
             const { chunks, usage: used } = yield* read(reply)
             assert.deepStrictEqual(
               chunks.map((chunk) => [...chunk]),

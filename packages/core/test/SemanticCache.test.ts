@@ -39,7 +39,7 @@ class World {
         Effect.sync((): ResponseCache.Produced => ({
           _tag: "Whole",
           status: this.status,
-          headers: [["set-cookie", "session=1"]],
+          headers: { "set-cookie": "session=1" },
           requestId: "req_1",
           attempts: 1,
           body: new TextEncoder().encode(`answer ${++this.upstream}`),
@@ -69,7 +69,7 @@ describe("SemanticCache", () => {
         ["miss", "similar", "miss", "miss", "similar"]
       )
       const reply = yield* world.ask("refund a ")
-      assert.deepInclude(reply, { outcome: "similar", headers: [] })
+      assert.deepInclude(reply, { outcome: "similar", headers: {} })
       assert.oneOf(reply.text, ["answer 1", "answer 2"])
     }).pipe(Effect.provide(world.layer()))
   })

@@ -28,7 +28,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import { type LlmError, Resilience } from "@llm/core"
+import { type LlmError, Resilience, ResponseCache } from "@llm/core"
 import * as ChatCompletions from "./ChatCompletions.ts"
 import * as Models from "./Models.ts"
 import * as OpenAiClient from "./OpenAiClient.ts"
@@ -70,7 +70,7 @@ const make = Effect.gen(function* () {
       stream: ChatCompletions.stream(client, resilience)
     },
     models: { list: Models.list(client, resilience) },
-    raw: Passthrough.send(client, resilience)
+    raw: Passthrough.send(client, resilience, yield* ResponseCache.ResponseCache)
   })
 })
 

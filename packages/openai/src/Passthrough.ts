@@ -7,10 +7,10 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type LlmError, type Resilience, Usage } from "@llm/core"
+import { type Call, type LlmError, type Resilience, ResponseCache, Usage } from "@llm/core"
 import { withModel } from "./internal/modelName.ts"
 import * as ChatStream from "./internal/chatStream.ts"
-import { callOf, type OpenAiClient, parseJson, readBytes, type Reply, type Request } from "./OpenAiClient.ts"
+import { callOf, type OpenAiClient, parseJson, readBytes, type Request } from "./OpenAiClient.ts"
 
 export type Sink = ChatStream.Sink
 
@@ -28,27 +28,8 @@ export interface RawRequest extends Omit<Request, "body"> {
   readonly tenant?: string | undefined
 }
 
-/** A reply to relay: a whole body, or whole events as they come. */
-export type RawReply = {
-  readonly status: number
-  readonly requestId: string | undefined
-  /** As they came, by lower-case name. */
-  readonly headers: Reply["headers"]
-  /** How many attempts it took. */
-  readonly attempts: number
-} & (
-  | {
-      readonly _tag: "Whole"
-      readonly body: Uint8Array
-      /** Read from the body when asked for. */
-      readonly usage: () => Usage.Usage | undefined
-    }
-  | {
-      readonly _tag: "Events"
-      /** Writes whole events as they come; succeeds after the end, which was said by the server. */
-      readonly relay: (sink: Sink) => Effect.Effect<void, LlmError.StreamInterrupted>
-    }
-)
+/** A reply to relay: a whole body, or whole events as they come; and where it came from. */
+export type RawReply = ResponseCache.Reply
 
 const usageIn = (json: unknown): Usage.Usage | undefined =>
   typeof json === "object" && json !== null && "usage" in json ? Usage.fromWire(json.usage) : undefined
@@ -58,36 +39,52 @@ const bodyOf = ({ body, model: asked }: RawRequest): Request["body"] =>
     ? undefined
     : (model) => (model === undefined || model === asked ? body : withModel(body, model))
 
-/** Relays one request. */
-export const send =
-  (client: OpenAiClient["Service"], resilience: Resilience.Resilience["Service"]) =>
-  (request: RawRequest): Effect.Effect<RawReply, LlmError.CallError, Scope.Scope> =>
-    resilience.run(
-      callOf(client, {
-        operation: request.operation,
-        model: request.model,
-        stream: request.stream,
-        deadline: request.deadline,
-        tenant: request.tenant
-      }),
-      Effect.fnUntraced(function* (
-        attempt: Resilience.Attempt
-      ): Effect.fn.Return<RawReply, LlmError.ExchangeError, Scope.Scope> {
-        const reply = yield* client.exchange(attempt, { ...request, body: bodyOf(request) })
-        const head = {
-          status: reply.status,
-          requestId: reply.requestId,
-          headers: reply.headers,
-          attempts: attempt.number
-        }
-        if (!request.stream) {
-          const body = yield* readBytes(reply)
-          const json = yield* parseJson(body, reply, attempt)
-          const usage = () => usageIn(json)
-          attempt.report({ usage })
-          return { _tag: "Whole", ...head, body, usage }
-        }
-        const opened = yield* ChatStream.open(attempt, reply, request.choices ?? 1)
-        return { _tag: "Events", ...head, relay: opened.relay }
-      })
-    )
+/** What came from upstream itself. */
+const fresh = (produced: ResponseCache.Produced): RawReply => ({
+  ...produced,
+  outcome: "bypass",
+  age: undefined
+})
+
+/** Relays one request; through the cache where there is one and the request has a body. */
+export const send = (
+  client: OpenAiClient["Service"],
+  resilience: Resilience.Resilience["Service"],
+  cache: ResponseCache.Service
+) => {
+  const produce = (request: RawRequest) => {
+    const exchange = Effect.fnUntraced(function* (
+      attempt: Resilience.Attempt
+    ): Effect.fn.Return<ResponseCache.Produced, LlmError.ExchangeError, Scope.Scope> {
+      const reply = yield* client.exchange(attempt, { ...request, body: bodyOf(request) })
+      const head = {
+        status: reply.status,
+        requestId: reply.requestId,
+        headers: reply.headers,
+        attempts: attempt.number
+      }
+      if (!request.stream) {
+        const body = yield* readBytes(reply)
+        const json = yield* parseJson(body, reply, attempt)
+        const usage = () => usageIn(json)
+        attempt.report({ usage })
+        return { _tag: "Whole", ...head, body, usage }
+      }
+      const opened = yield* ChatStream.open(attempt, reply, request.choices ?? 1)
+      return { _tag: "Events", ...head, relay: opened.relay }
+    })
+    return (call: Call.Call) => resilience.run(call, exchange)
+  }
+  return (request: RawRequest): Effect.Effect<RawReply, LlmError.CallError, Scope.Scope> => {
+    const call = callOf(client, {
+      operation: request.operation,
+      model: request.model,
+      stream: request.stream,
+      deadline: request.deadline,
+      tenant: request.tenant
+    })
+    return cache === ResponseCache.none || request.body === undefined
+      ? Effect.map(produce(request)(call), fresh)
+      : cache.run({ call, body: request.body }, produce(request))
+  }
+}

@@ -9,7 +9,7 @@ import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
 import * as Scope from "effect/Scope"
 import * as HttpServer from "effect/http/HttpServer"
-import { Resilience, Settings } from "@llm/core"
+import { Resilience, ResponseCache, Settings } from "@llm/core"
 import { Simulator } from "@llm/simulator"
 import OpenAI, { type ClientOptions } from "openai"
 import * as Gateway from "@llm/api/Gateway"
@@ -80,6 +80,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     options.drainTime === undefined ? {} : { drainTime: options.drainTime }
   ).pipe(
     Layer.provide(Gateway.upstream(config)),
+    Layer.provide(ResponseCache.layerConfig),
     Layer.provide(Resilience.layerConfig),
     Layer.provide(ConfigProvider.layer(settings)),
     Layer.provide(Logger.layer([Logger.map(Logger.formatLogFmt, (line) => void logs.push(line))]))

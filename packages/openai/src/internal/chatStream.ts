@@ -75,8 +75,8 @@ export interface Opened {
   readonly first: Step
   /** The next events; `undefined` after the end, which was said by the server. */
   readonly next: Effect.Effect<Step | undefined, LlmError.StreamInterrupted>
-  /** Writes `first` and everything after it into a sink, without a fiber's work for each event. */
-  readonly relay: (sink: Sink) => Effect.Effect<void, LlmError.StreamInterrupted>
+  /** Writes `first` and everything after it into a sink, without a fiber's work for each event; gives the usage. */
+  readonly relay: (sink: Sink) => Effect.Effect<Usage.Usage | undefined, LlmError.StreamInterrupted>
 }
 
 /** Where a relayed stream goes. */
@@ -350,7 +350,7 @@ export const open = Effect.fnUntraced(function* (attempt: Resilience.Attempt, re
   })
 
   const relay: Opened["relay"] = (sink) =>
-    Effect.callback<void, LlmError.StreamInterrupted>((resume) => {
+    Effect.callback<Usage.Usage | undefined, LlmError.StreamInterrupted>((resume) => {
       reader.relayed = true
       let left = false
       let step: Step | undefined = first
@@ -358,7 +358,7 @@ export const open = Effect.fnUntraced(function* (attempt: Resilience.Attempt, re
         for (;;) {
           const found = step ?? advance()
           step = undefined
-          if (found === "end") return resume(Effect.void)
+          if (found === "end") return resume(Effect.succeed(reader.usage))
           if (found === "waiting") return reply.onChange(run)
           if (found instanceof LlmError.StreamInterrupted) return resume(Effect.fail(found))
           if (!sink.write(found.bytes)) {
