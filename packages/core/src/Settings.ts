@@ -77,5 +77,6 @@ export const explain = (error: Config.ConfigError): string => {
   }
   const example = examples.find(([pattern]) => pattern.test(expected))?.[1] ?? ""
   const lower = expected.charAt(0).toLowerCase() + expected.slice(1)
-  return `${name}: ${lower.replaceAll(" | ", " or ")}${example}`
+  const plain = lower.replace("a string representing a finite number", "a number").replaceAll(" | ", " or ")
+  return `${name}: ${plain}${example}`
 }
