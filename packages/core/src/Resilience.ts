@@ -133,6 +133,9 @@ export class Resilience extends Context.Service<
 /** The abort reason of an attempt that simply ended; a fresh one would cost a stack trace each. */
 const over = new DOMException("the attempt is over", "AbortError")
 
+/** Nothing was sent that could be aborted. */
+const deaf = { abort: () => {} }
+
 /** No gate to pass. */
 const free = Exit.succeed<ReadonlyArray<Permit>>([])
 
@@ -273,7 +276,7 @@ export const layer: Layer.Layer<
       /** Runs an exchange until it ends or one of its clocks runs out; then it is interrupted. */
       const timed = <A, E extends LlmError.LlmError, R>(
         watch: Watch,
-        controller: AbortController,
+        controller: Pick<AbortController, "abort">,
         scope: Scope.Closeable,
         exchange: () => Effect.Effect<A, E, R>
       ) =>
@@ -306,6 +309,14 @@ export const layer: Layer.Layer<
           Effect.map(concurrency.admit(call, attempts), (place): ReadonlyArray<Permit> => [place, tokens])
         )
 
+      /** A call in line can still be interrupted, and waits no longer than it may take. */
+      const entered = (call: Call.Call, number: number, ends: Ends, scope: Scope.Closeable) =>
+        Effect.flatMap(Clock.Clock, (clock) => {
+          const patient = { ...limits, firstEvent: Number.POSITIVE_INFINITY }
+          const watch = new Watch(clock, patient, ends, contextOf(call, number - 1), false)
+          return timed(watch, deaf, scope, () => enter(call, number - 1))
+        })
+
       const attemptOnce = <A, E extends LlmError.LlmError, R>(
         call: Call.Call,
         number: number,
@@ -321,7 +332,7 @@ export const layer: Layer.Layer<
               return yield* Effect.failCause(admitted.cause)
             }
             const permit = admitted.value
-            const gates = limited ? yield* Effect.exit(Scope.provide(enter(call, number - 1), scope)) : free
+            const gates = limited ? yield* Effect.exit(restore(entered(call, number, ends, scope))) : free
             if (Exit.isFailure(gates)) {
               yield* permit.record("unknown")
               yield* Scope.close(scope, gates)
@@ -411,9 +422,15 @@ export const layer: Layer.Layer<
         const ends: Ends = { total: endsAt, deadline }
         if (deadline <= startedAt)
           return yield* new LlmError.DeadlineExceeded({ ...contextOf(call, 0), deadline })
-        yield* budget.deposit(call)
         const plan = yield* router.plan(call)
         let current: Call.Call = plan.first === undefined ? call : { ...call, ...plan.first }
+        yield* budget.deposit(current)
+        // Exchanges made so far: a deployment that lets nothing through is none.
+        let made = 0
+        const counted = (attempt: Attempt) => {
+          made = attempt.number
+          return exchange(attempt)
+        }
         let step:
           | ((
               now: number,
@@ -421,8 +438,8 @@ export const layer: Layer.Layer<
             ) => Pull.Pull<[unknown, Duration.Duration], never, unknown>)
           | undefined
         let last: Exit.Exit<A, E | LlmError.PolicyError | LlmError.TimedOut> | undefined
-        for (let number = 1; ; number++) {
-          const exit = yield* Effect.exit(attemptOnce(current, number, ends, exchange))
+        for (;;) {
+          const exit = yield* Effect.exit(attemptOnce(current, made + 1, ends, counted))
           if (Exit.isSuccess(exit)) return exit.value
           const failure = Cause.findErrorOption(exit.cause)
           if (failure._tag === "None") return yield* exit
@@ -433,13 +450,14 @@ export const layer: Layer.Layer<
           if (elsewhere !== undefined) {
             if (error._tag !== "CircuitOpen") last = exit
             current = { ...call, ...elsewhere }
+            yield* budget.deposit(current)
             continue
           }
           // Others opened the circuit while this call waited: its own failure is still the answer.
           if (last !== undefined && error._tag === "CircuitOpen") return yield* last
           last = exit
           const late = (tag: string) =>
-            new LlmError.DeadlineExceeded({ ...contextOf(call, number), deadline, last: tag })
+            new LlmError.DeadlineExceeded({ ...contextOf(current, made), deadline, last: tag })
           if (now >= deadline) return yield* late(error._tag)
           if (!error.retryable) return yield* exit
           const hint = LlmError.retryAfterOf(error) ?? 0
@@ -459,7 +477,7 @@ export const layer: Layer.Layer<
           if (circuit._tag === "Open" && circuit.until > now + wait) return yield* exit
           if (!(yield* budget.withdraw(current))) {
             return yield* new LlmError.RetryBudgetExhausted({
-              ...contextOf(call, number),
+              ...contextOf(current, made),
               ...("requestId" in error && error.requestId !== undefined
                 ? { requestId: error.requestId }
                 : {}),
@@ -468,7 +486,7 @@ export const layer: Layer.Layer<
             })
           }
           const onRetry = yield* OnRetry
-          yield* onRetry({ call: current, attempt: number, error, wait })
+          yield* onRetry({ call: current, attempt: made, error, wait })
           yield* Effect.sleep(Duration.millis(wait))
         }
       })

@@ -5,17 +5,18 @@
  *
  * A route is a list of deployments for the models that callers ask for. For each call it is put in
  * order by the strategy; deployments whose circuit is open, or that asked to be left alone
- * (`retry-after`), come last. While another deployment is left, a failure that another one may not
- * share moves the call on at once; the last one is retried with the backoff.
+ * (`retry-after`), come last. While another deployment is left whose circuit is not open, a failure
+ * that it may not share moves the call on at once; the last one is retried with the backoff.
  *
  * - `ordered`: as listed. The first is the primary, and is returned to once its circuit lets a probe through.
  * - `weighted`: at random by weight.
  * - `leastBusy`: the fewest calls on their way, by weight.
- * - `lowestLatency`: the smallest moving average of the time to the first event.
+ * - `lowestLatency`: the smallest moving average of the time to the first event; one that was not
+ *   tried for a minute gets a call.
  * - `cheapest`: the smallest `price`.
  *
  * A call with a `session` goes to the same deployment as long as that one is healthy, whatever the
- * strategy, so that the provider's prompt cache is hit (rendezvous hashing: Thaler and Ravishankar, 1996).
+ * strategy, so that the provider's prompt cache is hit (rendezvous hashing, by weight).
  *
  * **Gotchas**
  *
@@ -153,17 +154,25 @@ const check = (settings: Settings): string | undefined => {
   const names = settings.deployments.map(({ name }) => name)
   const twice = names.find((name, index) => names.indexOf(name) !== index)
   if (twice !== undefined) return `deployments: "${twice}" is listed twice; names must differ`
-  const tag = [...(settings.failover ?? []), ...Object.keys(settings.fallbacks ?? {})].find(
-    (name) => !knownTags.has(name)
-  )
-  if (tag !== undefined) return `"${tag}" is no failure; allowed are ${[...knownTags].join(", ")}`
+  for (const [field, tags] of [
+    ["failover", settings.failover ?? []],
+    ["fallbacks", Object.keys(settings.fallbacks ?? {})]
+  ] as const) {
+    const tag = tags.find((name) => !knownTags.has(name))
+    if (tag !== undefined) {
+      return `${field}: "${tag}" is no failure; allowed are ${[...knownTags].join(", ")}`
+    }
+  }
   const served = new Set(settings.deployments.flatMap(({ models }) => Object.keys(models)))
   const lost = Object.values(settings.fallbacks ?? {})
-    .flatMap((models) => Object.values(models))
+    .flatMap((models) => Object.entries(models).flat())
     .find((model) => !served.has(model))
-  if (lost !== undefined) return `fallbacks: no deployment serves "${lost}"`
-  return settings.strategy === "cheapest" && settings.deployments.some(({ price }) => price === undefined)
-    ? `strategy "cheapest" needs a price on every deployment`
+  if (lost !== undefined) {
+    return `fallbacks: no deployment serves "${lost}"; allowed are ${[...served].join(", ")}`
+  }
+  const free = settings.deployments.find(({ price }) => price === undefined)
+  return settings.strategy === "cheapest" && free !== undefined
+    ? `deployments: "${free.name}" has no price; strategy "cheapest" needs one on every deployment`
     : undefined
 }
 
@@ -174,8 +183,10 @@ const check = (settings: Settings): string | undefined => {
 /** What is remembered of a deployment. */
 interface Memory {
   busy: number
-  /** Moving average of the latency in milliseconds; `undefined` before the first. */
+  /** Moving average of the latency in milliseconds; `undefined` before the first success. */
   latency: number | undefined
+  /** When the last attempt ended; milliseconds since the epoch, `undefined` before the first. */
+  endedAt: number | undefined
   /** Left alone until then, because it asked for it; milliseconds since the epoch. */
   restsUntil: number
 }
@@ -183,8 +194,23 @@ interface Memory {
 /** The share of the newest latency in the moving average. */
 const newest = 0.3
 
-/** Rendezvous hashing: each session ranks the deployments in its own, stable way. */
-const rank = (session: string, name: string): number => Hash.string(`${session}/${name}`)
+/** Milliseconds after which a latency tells nothing any more. */
+const stale = 60_000
+
+const unknown = (): Memory => ({ busy: 0, latency: undefined, endedAt: undefined, restsUntil: 0 })
+
+/**
+ * Rendezvous hashing, by weight (Schindelhauer and Schomaker, 2005): each session ranks the
+ * deployments in its own, stable way; the smallest is the first.
+ */
+const rank = (session: string, { name, weight }: Deployment): number => {
+  // Murmur3's last step: two bits of `Hash.string` are always equal, and weights need an even spread.
+  let hash = Hash.string(`${session}/${name}`)
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85eb_ca6b)
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2_ae35)
+  hash ^= hash >>> 16
+  return -Math.log(((hash >>> 0) + 0.5) / 2 ** 32) / (weight ?? 1)
+}
 
 const decode = Schema.decodeUnknownEffect(Settings)
 
@@ -205,16 +231,20 @@ export const layer = (input: Settings): Layer.Layer<never, InvalidSettings, Circ
       if (wrong !== undefined) return yield* new InvalidSettings({ detail: wrong })
       const breaker = yield* CircuitBreaker.CircuitBreaker
       const failover: ReadonlySet<string> = new Set(settings.failover ?? defaultFailover)
-      const memories = new Map<string, Memory>(
-        settings.deployments.map(({ name }) => [name, { busy: 0, latency: undefined, restsUntil: 0 }])
+      const fallbacks = new Map(
+        Object.entries(settings.fallbacks ?? {}).map(([tag, models]) => [
+          tag,
+          new Map(Object.entries(models))
+        ])
       )
-      const memoryOf = (name: string): Memory =>
-        memories.get(name) ?? { busy: 0, latency: undefined, restsUntil: 0 }
+      const memories = new Map<string, Memory>(settings.deployments.map(({ name }) => [name, unknown()]))
+      const memoryOf = (name: string): Memory => memories.get(name) ?? unknown()
+      const clock = yield* Clock.Clock
 
       const order = Effect.fnUntraced(function* (call: Call.Call, deployments: ReadonlyArray<Deployment>) {
         const { session } = call
         if (session !== undefined) {
-          return deployments.toSorted((left, right) => rank(session, right.name) - rank(session, left.name))
+          return deployments.toSorted((left, right) => rank(session, left) - rank(session, right))
         }
         switch (settings.strategy ?? "ordered") {
           case "ordered":
@@ -234,34 +264,43 @@ export const layer = (input: Settings): Layer.Layer<never, InvalidSettings, Circ
             return deployments.toSorted((left, right) => load(left) - load(right))
           }
           case "lowestLatency": {
-            // One that was never tried comes first, or it never will be.
-            const latency = ({ name }: Deployment) => memoryOf(name).latency ?? -1
-            return deployments.toSorted((left, right) => latency(left) - latency(right))
+            // One that was not tried of late comes first, with one call at a time, or it never will be.
+            // One that only failed comes last meanwhile.
+            const now = clock.currentTimeMillisUnsafe()
+            const expected = ({ name }: Deployment) => {
+              const { busy, endedAt, latency } = memoryOf(name)
+              const untried = endedAt === undefined || now - endedAt > stale
+              return untried && busy === 0 ? -1 : (latency ?? Number.MAX_VALUE)
+            }
+            return deployments.toSorted((left, right) => expected(left) - expected(right))
           }
           case "cheapest":
             return deployments.toSorted((left, right) => (left.price ?? 0) - (right.price ?? 0))
         }
       })
 
+      /** Whether the deployment's circuit would turn the call away now. */
+      const isShut = (call: Call.Call, target: Target) =>
+        Effect.map(
+          breaker.state(Call.key({ ...call, ...target })),
+          (state) =>
+            (state._tag === "Open" && state.until > clock.currentTimeMillisUnsafe()) ||
+            (state._tag === "HalfOpen" && state.probing)
+        )
+
       /** Healthy ones first, each part in the order of the strategy. */
       const route = Effect.fnUntraced(function* (call: Call.Call) {
         const { model } = call
         if (model === undefined) return []
         const serving = settings.deployments.filter(({ models }) => Object.hasOwn(models, model))
-        const now = yield* Clock.currentTimeMillis
+        const now = clock.currentTimeMillisUnsafe()
         const targets = (yield* order(call, serving)).map((deployment) => ({
           provider: deployment.provider ?? "openai",
           deployment: deployment.name,
           model: deployment.models[model]
         }))
         const resting = yield* Effect.forEach(targets, (target) =>
-          memoryOf(target.deployment).restsUntil > now
-            ? Effect.succeed(true)
-            : Effect.map(
-                breaker.state(Call.key({ ...call, ...target })),
-                (state) =>
-                  (state._tag === "Open" && state.until > now) || (state._tag === "HalfOpen" && state.probing)
-              )
+          memoryOf(target.deployment).restsUntil > now ? Effect.succeed(true) : isShut(call, target)
         )
         return [
           ...targets.filter((_, index) => resting[index] === false),
@@ -277,6 +316,11 @@ export const layer = (input: Settings): Layer.Layer<never, InvalidSettings, Circ
           if (told) return
           told = true
           memory.busy--
+          const now = clock.currentTimeMillisUnsafe()
+          const wait = error === undefined ? undefined : LlmError.retryAfterOf(error)
+          if (wait !== undefined) memory.restsUntil = Math.max(memory.restsUntil, now + wait)
+          // An attempt that was given up tells nothing.
+          if (health !== "unknown" || error !== undefined) memory.endedAt = now
           if (health === "up" && error === undefined) {
             memory.latency =
               memory.latency === undefined ? latency : memory.latency * (1 - newest) + latency * newest
@@ -294,13 +338,7 @@ export const layer = (input: Settings): Layer.Layer<never, InvalidSettings, Circ
           let asked = call
           const tried = new Set([call.model])
           const next = Effect.fnUntraced(function* (error: LlmError.LlmError) {
-            const wait = LlmError.retryAfterOf(error)
-            if (wait !== undefined && error._tag !== "CircuitOpen") {
-              const now = yield* Clock.currentTimeMillis
-              const memory = memoryOf(error.deployment)
-              memory.restsUntil = Math.max(memory.restsUntil, now + wait)
-            }
-            const other = settings.fallbacks?.[error._tag]?.[asked.model ?? ""]
+            const other = fallbacks.get(error._tag)?.get(asked.model ?? "")
             if (other !== undefined && !tried.has(other)) {
               tried.add(other)
               asked = { ...asked, model: other }
@@ -308,9 +346,13 @@ export const layer = (input: Settings): Layer.Layer<never, InvalidSettings, Circ
             } else if (!failover.has(error._tag) || (error._tag === "TimedOut" && error.phase === "total")) {
               return undefined
             }
-            const [target] = queue
-            queue = queue.slice(1)
-            return target
+            // A shut one is passed by, but not forgotten: to wait here is better than to end there.
+            for (const target of queue) {
+              if (yield* isShut(call, target)) continue
+              queue = queue.filter((one) => one !== target)
+              return target
+            }
+            return undefined
           })
           return { first, next }
         })
