@@ -35,6 +35,7 @@ import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type { LlmError } from "./LlmError.ts"
+import { millis } from "./internal/duration.ts"
 
 /** The service that `Resilience` asks before it tries again. */
 export class Backoff extends Context.Service<
@@ -62,9 +63,6 @@ export interface Options extends HintOptions {
   /** Retries, the first attempt not counted; 6 unless told. */
   readonly times?: number | undefined
 }
-
-const millis = (input: Duration.Input | undefined, fallback: Duration.Input): number =>
-  Duration.toMillis(Duration.fromInputUnsafe(input ?? fallback))
 
 /**
  * Any schedule as a backoff.

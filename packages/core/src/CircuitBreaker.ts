@@ -37,6 +37,7 @@ import * as Stream from "effect/Stream"
 import * as Store from "effect/persistence/CircuitBreaker"
 import * as Call from "./Call.ts"
 import { CircuitOpen, type Health } from "./LlmError.ts"
+import { millis } from "./internal/duration.ts"
 
 /** Where a circuit stands. */
 export type State =
@@ -79,9 +80,6 @@ export interface Options {
   /** The longest server hint that can lengthen it; 1 hour unless told. */
   readonly maxOpenFor?: Duration.Input | undefined
 }
-
-const millis = (input: Duration.Input | undefined, fallback: Duration.Input): number =>
-  Duration.toMillis(Duration.fromInputUnsafe(input ?? fallback))
 
 const toState = (state: Store.State, now: number): State => {
   switch (state._tag) {

@@ -125,6 +125,19 @@ const shouldRetryOf = (header: Hints.HeaderLookup): boolean | undefined => {
   return value === "true" ? true : value === "false" ? false : undefined
 }
 
+/** The fields of a context and no others, such as a call has. */
+const contextOnly = (context: LlmError.Context): LlmError.Context => {
+  const { attempts, deployment, model, operation, provider, requestId } = context
+  return {
+    provider,
+    deployment,
+    operation,
+    attempts,
+    ...(model === undefined ? {} : { model }),
+    ...(requestId === undefined ? {} : { requestId })
+  }
+}
+
 const classify = (
   status: number,
   said: Said,
@@ -135,16 +148,7 @@ const classify = (
   const limits = Hints.rateLimits(header)
   const retryAfter = Hints.retryAfter(header, now, said.message, limits)
   const shouldRetry = shouldRetryOf(header)
-  const requestId = header("x-request-id") ?? context.requestId
-  const { attempts, deployment, model, operation, provider } = context
-  const where = {
-    provider,
-    deployment,
-    operation,
-    attempts,
-    ...(model === undefined ? {} : { model }),
-    ...(requestId === undefined ? {} : { requestId })
-  }
+  const where = contextOnly({ ...context, requestId: header("x-request-id") ?? context.requestId })
   const wire = {
     ...where,
     status,
@@ -212,16 +216,11 @@ const classify = (
 
 const decodeOwn = Schema.decodeUnknownOption(Schema.Union(LlmError.all))
 
-const definedOnly = (fields: Readonly<Record<string, unknown>>): Record<string, unknown> =>
-  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
-
 /** A gateway of ours names its error: the class comes back with its fields. */
 const ownError = (said: Said, context: LlmError.Context): LlmError.LlmError | undefined => {
   if (said.llm === undefined) return undefined
-  const { attempts, deployment, model, operation, provider, requestId } = context
-  const where = { provider, deployment, operation, model, requestId, attempts }
   return Option.getOrUndefined(
-    decodeOwn({ partial: "", text: "", refusal: "", ...said.llm, ...definedOnly(where) })
+    decodeOwn({ partial: "", text: "", refusal: "", ...said.llm, ...contextOnly(context) })
   )
 }
 
@@ -316,18 +315,6 @@ export const fromEvent = (data: unknown, now: number, context: LlmError.Context)
       return classify(statusOf(said), said, (name) => headers.get(name), now, context)
     }
   })
-
-const contextOnly = (context: LlmError.Context): LlmError.Context => {
-  const { attempts, deployment, model, operation, provider, requestId } = context
-  return {
-    provider,
-    deployment,
-    operation,
-    attempts,
-    ...(model === undefined ? {} : { model }),
-    ...(requestId === undefined ? {} : { requestId })
-  }
-}
 
 /** An OpenAI error body. */
 export interface Body {

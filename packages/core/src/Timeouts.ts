@@ -23,6 +23,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import { millis } from "./internal/duration.ts"
 
 /** The four limits in milliseconds; `Infinity` where there is none. */
 export interface Limits {
@@ -46,9 +47,6 @@ export interface Options {
   /** 10 minutes unless told. */
   readonly total?: Duration.Input | undefined
 }
-
-const millis = (input: Duration.Input | undefined, fallback: Duration.Input): number =>
-  Duration.toMillis(Duration.fromInputUnsafe(input ?? fallback))
 
 /** The limits that hold unless told. */
 export const make = (options?: Options): Limits => ({

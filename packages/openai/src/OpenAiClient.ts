@@ -21,6 +21,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { ErrorResponse, LlmError, Redaction, type Call, type Resilience } from "@llm/core"
 import OpenAI from "openai"
+import { withRequestId } from "./internal/context.ts"
 import { type ByteSource, type HeaderRecord, makePool, type Pool } from "./internal/pool.ts"
 import { type Kind, RequestBuilder } from "./internal/requestBuilder.ts"
 
@@ -119,7 +120,7 @@ const connectionError = (
   attempt: Resilience.Attempt,
   requestId?: string
 ): LlmError.TransportError => {
-  const context = requestId === undefined ? attempt.context : { ...attempt.context, requestId }
+  const context = withRequestId(attempt.context, requestId)
   const code = codeOf(error)
   if (code === "UND_ERR_CONNECT_TIMEOUT" || code === "ETIMEDOUT") {
     return new LlmError.TimedOut({ ...context, phase: "connect", limit: attempt.limits.connect })
@@ -193,17 +194,18 @@ export const parseJson = (
       const detail =
         bytes.length === 0 ? "an empty body" : `${bytes.length} bytes of ${type} that are not JSON`
       return Effect.fail(
-        new LlmError.MalformedResponse({ ...contextOf(reply, attempt), status: reply.status, detail })
+        new LlmError.MalformedResponse({
+          ...withRequestId(attempt.context, reply.requestId),
+          status: reply.status,
+          detail
+        })
       )
     }
     if (!isErrorBody(json)) return Effect.succeed(json)
     return Effect.flatMap(Clock.currentTimeMillis, (now) =>
-      Effect.fail(ErrorResponse.fromEvent(json, now, contextOf(reply, attempt)))
+      Effect.fail(ErrorResponse.fromEvent(json, now, withRequestId(attempt.context, reply.requestId)))
     )
   })
-
-const contextOf = (reply: Reply, attempt: Resilience.Attempt): LlmError.Context =>
-  reply.requestId === undefined ? attempt.context : { ...attempt.context, requestId: reply.requestId }
 
 /** Some servers answer `{"error":{…}}` with status 200, as a body or as an event. */
 export const isErrorBody = (json: unknown): boolean =>

@@ -12,7 +12,8 @@ import { withModel } from "./internal/modelName.ts"
 import * as ChatStream from "./internal/chatStream.ts"
 import { callOf, type OpenAiClient, parseJson, readBytes, type Request } from "./OpenAiClient.ts"
 
-export type Sink = ChatStream.Sink
+/** Where a relayed stream goes. */
+export type Sink = ResponseCache.Sink
 
 /** A request to relay. */
 export interface RawRequest extends Omit<Request, "body"> {

@@ -5,8 +5,9 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { ErrorResponse, LlmError, type Resilience, Usage } from "@llm/core"
+import { ErrorResponse, LlmError, type Resilience, type ResponseCache, Usage } from "@llm/core"
 import { isErrorBody, parseJson, readBytes, type Reply } from "../OpenAiClient.ts"
+import { withRequestId } from "./context.ts"
 import { SseDecoder, type SseEvent, SseOverflow } from "./sse.ts"
 
 const Text = Schema.optional(Schema.NullOr(Schema.String))
@@ -76,15 +77,9 @@ export interface Opened {
   /** The next events; `undefined` after the end, which was said by the server. */
   readonly next: Effect.Effect<Step | undefined, LlmError.StreamInterrupted>
   /** Writes `first` and everything after it into a sink, without a fiber's work for each event; gives the usage. */
-  readonly relay: (sink: Sink) => Effect.Effect<Usage.Usage | undefined, LlmError.StreamInterrupted>
-}
-
-/** Where a relayed stream goes. */
-export interface Sink {
-  /** `false` when nothing more should be written until `onDrain` calls back. */
-  readonly write: (bytes: Uint8Array) => boolean
-  /** Calls back once. */
-  readonly onDrain: (listener: () => void) => void
+  readonly relay: (
+    sink: ResponseCache.Sink
+  ) => Effect.Effect<Usage.Usage | undefined, LlmError.StreamInterrupted>
 }
 
 const noBytes = new Uint8Array()
@@ -123,8 +118,7 @@ class Reader {
   constructor(attempt: Resilience.Attempt, reply: Reply, choices: number, clock: Clock.Clock) {
     this.clock = clock
     this.attempt = attempt
-    this.context =
-      reply.requestId === undefined ? attempt.context : { ...attempt.context, requestId: reply.requestId }
+    this.context = withRequestId(attempt.context, reply.requestId)
     this.choices = choices
   }
 

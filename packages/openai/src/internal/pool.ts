@@ -47,11 +47,11 @@ export class ByteSource implements Dispatcher.DispatchHandler {
   }
 
   /** Gives the exchange up; the connection is closed unless the reply was whole. */
-  cancel(reason: Error = givenUp): void {
+  cancel(): void {
     if (this.ended || this.failure !== undefined) return
-    this.failure = reason
-    this.controller?.abort(reason)
-    this.fail(new TransportFailure({ cause: reason, sent: this.started }))
+    this.failure = givenUp
+    this.controller?.abort(givenUp)
+    this.fail(new TransportFailure({ cause: givenUp, sent: this.started }))
     this.signal()
   }
 
