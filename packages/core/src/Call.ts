@@ -7,6 +7,8 @@
 
 /** One operation asked of one deployment of one provider. */
 export interface Call {
+  /** Names this call among all others, in ledgers and traces; the pipe gives one to a call that has none. */
+  readonly id?: string | undefined
   /** Who answers: `openai`, `azure`, `simulator`, … */
   readonly provider: string
   /** Which of the provider's endpoints: circuits and limits are kept per deployment. */
@@ -23,12 +25,18 @@ export interface Call {
   readonly maxOutputTokens?: number | undefined
   /** On whose account the call runs. */
   readonly tenant?: string | undefined
+  /** The name of the key that the caller came with, never the key itself. */
+  readonly keyId?: string | undefined
   /** Calls of one session go to one deployment, as long as it is healthy. */
   readonly session?: string | undefined
   /** The caller says that executing it twice does no harm: it may be hedged. */
   readonly replaySafe?: boolean | undefined
   /** Equal keys ask for the same answer. */
   readonly idempotencyKey?: string | undefined
+  /** Deployments that are asked only where no other can be: a stream of theirs has just broken off. */
+  readonly avoid?: ReadonlyArray<string> | undefined
+  /** The `id` of the call whose stream broke off and is rescued by this one. */
+  readonly rescues?: string | undefined
   /** Wall-clock end of the caller's patience, in milliseconds since the epoch. */
   readonly deadline?: number | undefined
 }

@@ -12,7 +12,9 @@
  * or an empty purse speak against the deployment; a 400 speaks for it; a 429 says nothing. A stream
  * counts when it ends, not when it starts.
  *
- * The state machine is `effect/persistence`'s store (consecutive or rate of the last calls).
+ * State in this process, or with `layerRedis` in Redis for all processes together. While Redis does not
+ * answer, circuits are kept in this process (`onStoreFailure`), and no call waits longer for Redis than
+ * `storeTimeout`, once a second.
  *
  * @example
  * ```ts
@@ -20,13 +22,13 @@
  *
  * export const quick = CircuitBreaker.layerConsecutive({ failures: 3, openFor: "10 seconds" })
  * export const byRate = CircuitBreaker.layerRate({ threshold: 0.5, window: 20 })
+ * export const byMinute = CircuitBreaker.layerRate({ threshold: 0.5, period: "1 minute", minimumCalls: 20 })
  * export const without = CircuitBreaker.layerNone
  * ```
  */
-import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -35,9 +37,13 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Store from "effect/persistence/CircuitBreaker"
-import * as Call from "./Call.ts"
-import { CircuitOpen, type Health } from "./LlmError.ts"
-import { millis } from "./internal/duration.ts"
+import type * as Redis from "effect/persistence/Redis"
+import type * as Call from "./Call.ts"
+import * as InvalidSetting from "./InvalidSetting.ts"
+import type { Trip } from "./internal/circuit.ts"
+import { local, shared, unrecorded } from "./internal/circuits.ts"
+import { config } from "./internal/duration.ts"
+import type { CircuitOpen, Health } from "./LlmError.ts"
 
 /** Where a circuit stands. */
 export type State =
@@ -81,135 +87,218 @@ export interface Options {
   readonly maxOpenFor?: Duration.Input | undefined
 }
 
-const toState = (state: Store.State, now: number): State => {
-  switch (state._tag) {
-    case "Closed":
-      return { _tag: "Closed" }
-    case "Open":
-      return { _tag: "Open", until: now + Duration.toMillis(state.retryAfter) }
-    case "HalfOpen":
-      return { _tag: "HalfOpen", probing: state.probing }
-  }
+/** What may be set for failures in a row. */
+export interface ConsecutiveOptions extends Options {
+  /** 10 unless told: one call and its six retries do not open it. */
+  readonly failures?: number | undefined
 }
 
-const outcomes = { up: "Success", down: "Failure", unknown: "Ignored" } as const
+/** What may be set for a share of failures. */
+export interface RateOptions extends Options {
+  /** The share that opens, above 0 and up to 1; 0.5 unless told. */
+  readonly threshold?: number | undefined
+  /** How many calls are looked back at; 20 unless told. */
+  readonly window?: number | undefined
+  /** Looks back at the calls of so long a time, in tenths of it, instead of at the last `window`. */
+  readonly period?: Duration.Input | undefined
+  /** Calls without which nothing is judged; the window unless told, or 20 of a period. */
+  readonly minimumCalls?: number | undefined
+}
 
-const unrecorded: Permit = { record: () => Effect.void }
+/** How circuits are kept between processes. */
+export interface RedisOptions {
+  /** Before every key; `llm:circuit:` unless told. */
+  readonly prefix?: string | undefined
+  /**
+   * How long a probe may stay silent before another takes its place; 10 seconds unless told. A living
+   * process renews it, so only the probe of one that died lapses.
+   */
+  readonly probeLease?: Duration.Input | undefined
+  /** How long Redis may take to answer; 500 ms unless told. */
+  readonly storeTimeout?: Duration.Input | undefined
+  /** While Redis does not answer: `local` keeps circuits in this process (unless told), `open` lets all pass. */
+  readonly onStoreFailure?: "local" | "open" | undefined
+}
 
-/**
- * A breaker over any store of `effect/persistence` (memory, Redis). A store that does not answer
- * lets calls pass unrecorded: a broken breaker must not break what works.
- */
-export const layerStore = (
-  tripPolicy: Store.TripPolicy,
-  options?: Options
-): Layer.Layer<CircuitBreaker, never, Store.CircuitBreakerStore> =>
+/** How long a store may take and what stands in for it. */
+export type StoreOptions = Options & Pick<RedisOptions, "onStoreFailure" | "storeTimeout">
+
+const maximum = 1_000_000
+
+const rules: Readonly<Record<keyof Options, InvalidSetting.Rule>> = {
+  openFor: InvalidSetting.judgedLater,
+  maxOpenFor: InvalidSetting.judgedLater
+}
+
+const consecutiveRules: Readonly<Record<keyof ConsecutiveOptions, InvalidSetting.Rule>> = {
+  failures: InvalidSetting.whole(1, maximum),
+  ...rules
+}
+
+const rateRules = ({ window }: RateOptions): Readonly<Record<keyof RateOptions, InvalidSetting.Rule>> => ({
+  threshold: InvalidSetting.between(0, 1, false),
+  window: InvalidSetting.whole(1, maximum),
+  period: InvalidSetting.judgedLater,
+  minimumCalls: InvalidSetting.whole(1, window ?? maximum),
+  ...rules
+})
+
+const redisRules: Readonly<Record<keyof RedisOptions, InvalidSetting.Rule>> = {
+  prefix: InvalidSetting.text,
+  probeLease: InvalidSetting.judgedLater,
+  storeTimeout: InvalidSetting.judgedLater,
+  onStoreFailure: InvalidSetting.oneOf("local", "open")
+}
+
+const timesOf = (owner: string, options: Options) =>
+  Effect.all({
+    openFor: InvalidSetting.millis(owner, "openFor", options.openFor ?? "30 seconds", 1),
+    maxOpenFor: InvalidSetting.millis(owner, "maxOpenFor", options.maxOpenFor ?? "1 hour")
+  })
+
+const consecutiveTrip = (owner: string, options: ConsecutiveOptions) =>
+  Effect.as(InvalidSetting.check(owner, options, consecutiveRules), {
+    _tag: "Consecutive" as const,
+    failures: options.failures ?? 10
+  })
+
+const rateTrip = (owner: string, options: RateOptions): Effect.Effect<Trip, InvalidSetting.InvalidSetting> =>
+  Effect.gen(function* () {
+    yield* InvalidSetting.check(owner, options, rateRules(options))
+    const threshold = options.threshold ?? 0.5
+    if (options.period === undefined) {
+      const window = options.window ?? 20
+      const minimumCalls = options.minimumCalls ?? window
+      yield* InvalidSetting.check(owner, { minimumCalls }, { minimumCalls: InvalidSetting.whole(1, window) })
+      return { _tag: "Rate", threshold, window, minimumCalls }
+    }
+    if (options.window !== undefined) {
+      const allowed = "either window, in calls, or period, a duration"
+      return yield* new InvalidSetting.InvalidSetting({
+        owner,
+        setting: "period",
+        value: "set together with window",
+        allowed
+      })
+    }
+    const period = yield* InvalidSetting.millis(owner, "period", options.period, 10, 86_400_000)
+    return { _tag: "Period", threshold, period, minimumCalls: options.minimumCalls ?? 20 }
+  })
+
+const makeChanges = Effect.acquireRelease(PubSub.sliding<Transition>(256), PubSub.shutdown)
+
+const inProcess = (
+  owner: string,
+  options: Options,
+  tripOf: Effect.Effect<Trip, InvalidSetting.InvalidSetting>
+): Layer.Layer<CircuitBreaker, InvalidSetting.InvalidSetting> =>
   Layer.effect(
     CircuitBreaker,
     Effect.gen(function* () {
-      const store = yield* Store.CircuitBreakerStore
-      const openFor = millis(options?.openFor, "30 seconds")
-      const maxOpenFor = millis(options?.maxOpenFor, "1 hour")
-      const changes = yield* Effect.acquireRelease(PubSub.sliding<Transition>(256), PubSub.shutdown)
-
-      const publish = (transition: Store.Transition | undefined): Effect.Effect<void> =>
-        transition === undefined
-          ? Effect.void
-          : Effect.asVoid(
-              PubSub.publish(changes, { key: transition.key, from: transition.from, to: transition.to })
-            )
-
-      const rejected = (call: Call.Call, attempts: number, wait: number | undefined) =>
-        Effect.flatMap(Clock.currentTimeMillis, (now) =>
-          Effect.fail(
-            new CircuitOpen({
-              provider: call.provider,
-              deployment: call.deployment,
-              operation: call.operation,
-              model: call.model,
-              attempts,
-              ...(wait !== undefined && Number.isFinite(wait) ? { retryAfter: wait, until: now + wait } : {})
-            })
-          )
-        )
-
-      const admit = (call: Call.Call, attempts: number): Effect.Effect<Permit, CircuitOpen, Scope.Scope> => {
-        const key = Call.key(call)
-        return Effect.matchEffect(store.admit(key), {
-          onFailure: ({ reason }) => {
-            switch (reason._tag) {
-              case "CircuitOpen":
-                return rejected(call, attempts, Duration.toMillis(reason.retryAfter))
-              case "CircuitHalfOpen":
-                return rejected(call, attempts, undefined)
-              default:
-                return Effect.as(
-                  Effect.logWarning("circuit breaker store unavailable, the call passes unrecorded"),
-                  unrecorded
-                )
-            }
-          },
-          onSuccess: (admission) =>
-            Effect.as(publish(admission.transition), {
-              record: (health, retryAfter) =>
-                store
-                  .record({
-                    key,
-                    generation: admission.generation,
-                    outcome: outcomes[health],
-                    tripPolicy,
-                    openFor: Duration.millis(Math.max(openFor, Math.min(retryAfter ?? 0, maxOpenFor)))
-                  })
-                  .pipe(
-                    Effect.flatMap(publish),
-                    Effect.catch(() =>
-                      Effect.logWarning("circuit breaker store unavailable, an outcome is lost")
-                    )
-                  )
-            })
-        })
-      }
-
-      return CircuitBreaker.of({
-        admit,
-        state: (key) =>
-          Effect.zipWith(
-            Effect.orElseSucceed(store.state(key), (): Store.State => ({ _tag: "Closed", key })),
-            Clock.currentTimeMillis,
-            toState
-          ),
-        transitions: Stream.fromPubSub(changes)
-      })
+      const trip = yield* tripOf
+      const times = yield* timesOf(owner, options)
+      const changes = yield* makeChanges
+      const clock = yield* Effect.clockWith(Effect.succeed)
+      return { ...local(trip, times, clock, changes), transitions: Stream.fromPubSub(changes) }
     })
   )
 
-/** Opens after `failures` failures in a row (10 unless told: one call and its six retries do not open it). State in this process. */
-export const layerConsecutive = (
-  options?: Options & { readonly failures?: number | undefined }
-): Layer.Layer<CircuitBreaker> =>
-  layerStore(Store.consecutive(options?.failures ?? 10), options).pipe(
-    Layer.provide(Store.layerStoreMemory())
+/** Opens after `failures` failures in a row. State in this process. Fails at start with `InvalidSetting`. */
+export function layerConsecutive(): Layer.Layer<CircuitBreaker>
+export function layerConsecutive(
+  options: ConsecutiveOptions | undefined
+): Layer.Layer<CircuitBreaker, InvalidSetting.InvalidSetting>
+export function layerConsecutive(
+  options: ConsecutiveOptions = {}
+): Layer.Layer<CircuitBreaker, InvalidSetting.InvalidSetting> {
+  const owner = "CircuitBreaker.layerConsecutive"
+  return inProcess(owner, options, consecutiveTrip(owner, options))
+}
+
+/**
+ * Opens when at least `threshold` of the last `window` calls, or of the calls of the last `period`, failed.
+ * State in this process. Fails at start with `InvalidSetting`.
+ */
+export function layerRate(): Layer.Layer<CircuitBreaker>
+export function layerRate(
+  options: RateOptions | undefined
+): Layer.Layer<CircuitBreaker, InvalidSetting.InvalidSetting>
+export function layerRate(
+  options: RateOptions = {}
+): Layer.Layer<CircuitBreaker, InvalidSetting.InvalidSetting> {
+  const owner = "CircuitBreaker.layerRate"
+  return inProcess(owner, options, rateTrip(owner, options))
+}
+
+const makeShared = (owner: string, policy: Store.TripPolicy, options: StoreOptions) =>
+  Effect.gen(function* () {
+    const times = yield* timesOf(owner, options)
+    const storeTimeout = yield* InvalidSetting.millis(
+      owner,
+      "storeTimeout",
+      options.storeTimeout ?? "500 millis",
+      1
+    )
+    const isLocal = (options.onStoreFailure ?? "local") === "local"
+    const store = yield* Store.CircuitBreakerStore
+    const changes = yield* makeChanges
+    const clock = yield* Effect.clockWith(Effect.succeed)
+    return {
+      ...shared({ store, policy, times, storeTimeout, isLocal, clock, changes }),
+      transitions: Stream.fromPubSub(changes)
+    }
+  })
+
+/** A breaker over any store of `effect/persistence`. Fails at start with `InvalidSetting`. */
+export const layerStore = (
+  tripPolicy: Store.TripPolicy,
+  options: StoreOptions = {}
+): Layer.Layer<CircuitBreaker, InvalidSetting.InvalidSetting, Store.CircuitBreakerStore> =>
+  Layer.effect(
+    CircuitBreaker,
+    Effect.gen(function* () {
+      const owner = "CircuitBreaker.layerStore"
+      const { onStoreFailure, storeTimeout } = redisRules
+      yield* InvalidSetting.check(owner, options, { ...rules, onStoreFailure, storeTimeout })
+      return yield* makeShared(owner, tripPolicy, options)
+    })
   )
 
 /**
- * Opens when at least `threshold` (0.5) of the last `window` (20) calls failed, judged from
- * `minimumCalls` (the window) calls on. State in this process.
+ * Circuits in Redis, one for all processes: it opens for all of them, and one of them probes. With
+ * `threshold`, `window` or `minimumCalls` by the share of the last calls, else by failures in a row.
+ * Redis 5 or newer. Fails at start with `InvalidSetting`.
  */
-export const layerRate = (
-  options?: Options & {
-    readonly threshold?: number | undefined
-    readonly window?: number | undefined
-    readonly minimumCalls?: number | undefined
-  }
-): Layer.Layer<CircuitBreaker> =>
-  layerStore(
-    Store.rate({
-      threshold: options?.threshold ?? 0.5,
-      size: options?.window ?? 20,
-      ...(options?.minimumCalls === undefined ? {} : { minimumCalls: options.minimumCalls })
-    }),
-    options
-  ).pipe(Layer.provide(Store.layerStoreMemory()))
+export const layerRedis = (
+  options: RedisOptions & ConsecutiveOptions & Omit<RateOptions, "period"> = {}
+): Layer.Layer<CircuitBreaker, InvalidSetting.InvalidSetting, Redis.Redis> =>
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const owner = "CircuitBreaker.layerRedis"
+      const { period: _, ...rated } = rateRules(options)
+      yield* InvalidSetting.check(owner, options, { ...redisRules, ...consecutiveRules, ...rated })
+      const lease = options.probeLease ?? "10 seconds"
+      const probeLease = yield* InvalidSetting.millis(owner, "probeLease", lease, 30, 86_400_000)
+      const { failures, minimumCalls, threshold, window } = options
+      const byRate = threshold !== undefined || window !== undefined || minimumCalls !== undefined
+      if (byRate && failures !== undefined) {
+        return yield* new InvalidSetting.InvalidSetting({
+          owner,
+          setting: "failures",
+          value: "set together with a rate",
+          allowed: "either failures, or threshold, window and minimumCalls"
+        })
+      }
+      const trip = byRate ? yield* rateTrip(owner, { threshold, window, minimumCalls }) : undefined
+      const policy =
+        trip?._tag === "Rate"
+          ? Store.rate({ threshold: trip.threshold, size: trip.window, minimumCalls: trip.minimumCalls })
+          : Store.consecutive(failures ?? 10)
+      return Layer.effect(CircuitBreaker, makeShared(owner, policy, options)).pipe(
+        Layer.provide(Store.layerStoreRedis({ prefix: options.prefix ?? "llm:circuit:", probeLease }))
+      )
+    })
+  )
 
 /** Never opens. */
 export const layerNone: Layer.Layer<CircuitBreaker> = Layer.succeed(CircuitBreaker, {
@@ -235,16 +324,19 @@ export const layerConfig: Layer.Layer<CircuitBreaker, Config.ConfigError> = Laye
           "LLM_BREAKER_FAILURES"
         )
       ),
-      openFor: Config.option(Config.Duration("LLM_BREAKER_OPEN_FOR"))
+      openFor: Config.option(config("LLM_BREAKER_OPEN_FOR", 1))
     }),
     ({ failures, kind, openFor }) => {
       const count = Option.getOrElse(failures, () => 10)
       const options = { openFor: Option.getOrUndefined(openFor) }
+      // The settings were judged when they were read.
       switch (kind) {
         case "consecutive":
-          return layerConsecutive({ ...options, failures: count })
+          return Layer.orDie(layerConsecutive({ ...options, failures: count }))
         case "rate":
-          return layerRate({ ...options, window: Math.max(20, count * 2), minimumCalls: count * 2 })
+          return Layer.orDie(
+            layerRate({ ...options, window: Math.max(20, count * 2), minimumCalls: count * 2 })
+          )
         case "none":
           return layerNone
       }

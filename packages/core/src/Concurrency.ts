@@ -104,8 +104,11 @@ export interface QueueOptions {
 
 /** A fixed limit. */
 export interface Options extends QueueOptions {
-  /** Calls at once. */
-  readonly limit: number
+  /**
+   * Calls at once. A function gives each key's own, the same for all calls with one key: asked at every call, so it
+   * may change. `undefined` is no limit, and what is no number from 1 lets nothing pass.
+   */
+  readonly limit: number | ((call: Call.Call) => number | undefined)
 }
 
 /** A limit that is found. */
@@ -146,6 +149,7 @@ interface Waiter extends Place {
 /** One key. */
 interface Lane {
   readonly line: WaitingLine<Waiter>
+  limit: number
   readonly algorithm: AdaptiveLimit.Algorithm | undefined
   inFlight: number
   touchedAt: number
@@ -182,18 +186,26 @@ const isDrop = ({ error, health }: Permit.Settlement): boolean =>
 const make = Effect.fnUntraced(function* (
   owner: string,
   options: QueueOptions,
-  limit: number,
+  limit: Options["limit"],
   makeAlgorithm: (() => AdaptiveLimit.Algorithm) | undefined
 ) {
   const maxWait = yield* InvalidSetting.millis(owner, "maxWait", options.maxWait ?? "10 seconds")
   const headStart = yield* InvalidSetting.millis(owner, "headStart", options.headStart ?? "2 seconds")
+  const clock = yield* Clock.Clock
   const capacity = options.queue ?? 100
   const keyOf = options.key ?? perDeployment
   const lanes = new Map<string, Lane>()
   let sweepAt = 1024
   let order = 0
 
-  const laneOf = (key: string, now: number): Lane => {
+  const limitFor = (call: Call.Call): number => {
+    if (typeof limit === "number") return limit
+    const own = limit(call)
+    return own === undefined ? Number.POSITIVE_INFINITY : own >= 1 ? own : 0
+  }
+
+  const laneOf = (call: Call.Call, now: number): Lane => {
+    const key = keyOf(call)
     let lane = lanes.get(key)
     if (lane === undefined) {
       if (lanes.size >= sweepAt) {
@@ -204,6 +216,7 @@ const make = Effect.fnUntraced(function* (
       }
       lane = {
         line: new WaitingLine(),
+        limit: 0,
         algorithm: makeAlgorithm?.(),
         inFlight: 0,
         touchedAt: now,
@@ -214,10 +227,11 @@ const make = Effect.fnUntraced(function* (
       lanes.set(key, lane)
     }
     lane.touchedAt = now
+    lane.limit = limitFor(call)
     return lane
   }
 
-  const limitOf = (lane: Lane): number => lane.algorithm?.limit ?? limit
+  const limitOf = (lane: Lane): number => lane.algorithm?.limit ?? lane.limit
 
   /** Gives what is free to those who wait. */
   const grant = (lane: Lane): void => {
@@ -253,25 +267,41 @@ const make = Effect.fnUntraced(function* (
     lane.algorithm.sample({ latency: settlement.latency ?? held, inFlight: permit.inFlight, dropped })
   }
 
-  const permitOf = (lane: Lane, startedAt: number) => {
-    const permit = { number: ++lane.given, inFlight: lane.inFlight }
-    let ended = false
-    return (settlement: Permit.Settlement | undefined) =>
-      Effect.map(Clock.currentTimeMillis, (now) => {
-        if (ended) return
-        ended = true
+  /** A place that is taken, or will be: registered with its scope before, so that it cannot be lost. */
+  class Hold implements Permit.Permit {
+    private lane: Lane | undefined
+    private number = 0
+    private inFlight = 0
+    private startedAt = 0
+
+    /** The lane counts it already. */
+    take(lane: Lane, now: number): void {
+      this.lane = lane
+      this.number = ++lane.given
+      this.inFlight = lane.inFlight
+      this.startedAt = now
+    }
+
+    readonly end = (settlement: Permit.Settlement | undefined): Effect.Effect<void> =>
+      Effect.sync(() => {
+        const { lane } = this
+        if (lane === undefined) return
+        this.lane = undefined
+        const now = clock.currentTimeMillisUnsafe()
         lane.touchedAt = now
         if (settlement !== undefined) {
-          const held = Math.max(0, now - startedAt)
+          const held = Math.max(0, now - this.startedAt)
           lane.held = lane.held === 0 ? held : lane.held * 0.9 + held * 0.1
-          learn(lane, permit, held, settlement)
+          learn(lane, { number: this.number, inFlight: this.inFlight }, held, settlement)
         }
         release(lane)
       })
+
+    readonly settle = this.end
   }
 
   const queueFull = (lane: Lane, call: Call.Call, attempts: number) => {
-    const retryAfter = Math.ceil((lane.held * (lane.line.size + 1)) / limitOf(lane))
+    const retryAfter = Math.ceil((lane.held * (lane.line.size + 1)) / Math.max(1, limitOf(lane)))
     return new LlmError.QueueFull({
       provider: call.provider,
       deployment: call.deployment,
@@ -303,70 +333,134 @@ const make = Effect.fnUntraced(function* (
     return true
   }
 
-  const admit: Service["admit"] = (call, attempts) =>
+  const wait = (
+    lane: Lane,
+    call: Call.Call,
+    attempts: number,
+    hold: Hold
+  ): Effect.Effect<Hold, LlmError.QueueFull> =>
     Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
-        const scope = yield* Effect.scope
         const level = yield* Permit.Priority
-        const now = yield* Clock.currentTimeMillis
-        const lane = laneOf(keyOf(call), now)
+        // A place may have become free on the way here.
         if (lane.line.size === 0 && lane.inFlight < limitOf(lane)) {
           lane.inFlight += 1
-        } else {
-          if (maxWait === 0 || !makeRoom(lane, level)) return yield* queueFull(lane, call, attempts)
-          const waiter: Waiter = {
-            rank: rankOf(level, now, headStart),
-            order: order++,
-            index: -1,
-            level,
-            ready: Deferred.makeUnsafe(),
-            answer: "waiting"
-          }
-          lane.line.add(waiter)
-          const ready = Deferred.await(waiter.ready)
-          const exit = yield* Effect.exit(
-            restore(
-              maxWait === Number.POSITIVE_INFINITY
-                ? ready
-                : Effect.raceFirst(ready, Effect.sleep(Duration.millis(maxWait)))
-            )
-          )
-          lane.line.remove(waiter)
-          if (Exit.isFailure(exit)) {
-            if (waiter.answer === "granted") release(lane)
-            return yield* Effect.failCause(exit.cause)
-          }
-          if (waiter.answer !== "granted") return yield* queueFull(lane, call, attempts)
+          hold.take(lane, clock.currentTimeMillisUnsafe())
+          return hold
         }
-        const end = permitOf(lane, yield* Clock.currentTimeMillis)
-        yield* Scope.addFinalizer(scope, end(undefined))
-        return { settle: end }
+        if (maxWait === 0 || !makeRoom(lane, level)) return yield* queueFull(lane, call, attempts)
+        const waiter: Waiter = {
+          rank: rankOf(level, clock.currentTimeMillisUnsafe(), headStart),
+          order: order++,
+          index: -1,
+          level,
+          ready: Deferred.makeUnsafe(),
+          answer: "waiting"
+        }
+        lane.line.add(waiter)
+        const ready = Deferred.await(waiter.ready)
+        const exit = yield* Effect.exit(
+          restore(
+            maxWait === Number.POSITIVE_INFINITY
+              ? ready
+              : Effect.raceFirst(ready, Effect.sleep(Duration.millis(maxWait)))
+          )
+        )
+        lane.line.remove(waiter)
+        if (Exit.isFailure(exit)) {
+          if (waiter.answer === "granted") release(lane)
+          return yield* Effect.failCause(exit.cause)
+        }
+        if (waiter.answer !== "granted") return yield* queueFull(lane, call, attempts)
+        hold.take(lane, clock.currentTimeMillisUnsafe())
+        return hold
       })
     )
+
+  const admit = (call: Call.Call, attempts: number): Effect.Effect<Hold, LlmError.QueueFull, Scope.Scope> =>
+    Effect.flatMap(Effect.scope, (scope) => {
+      const hold = new Hold()
+      return Effect.flatMap(Scope.addFinalizer(scope, hold.end(undefined)), () => {
+        const now = clock.currentTimeMillisUnsafe()
+        const lane = laneOf(call, now)
+        if (lane.line.size > 0 || lane.inFlight >= limitOf(lane)) return wait(lane, call, attempts, hold)
+        lane.inFlight += 1
+        hold.take(lane, now)
+        return Effect.succeed(hold)
+      })
+    })
 
   return {
     admit,
     state: (call: Call.Call) =>
-      Effect.map(Clock.currentTimeMillis, (now) => {
+      Effect.sync(() => {
         const key = keyOf(call)
-        const lane = laneOf(key, now)
+        const lane = laneOf(call, clock.currentTimeMillisUnsafe())
         return { key, limit: limitOf(lane), inFlight: lane.inFlight, waiting: lane.line.size }
       })
   }
 })
 
-/** A fixed limit per key. Fails at start with `InvalidSetting`. */
-export const layer = (options: Options): Layer.Layer<never, InvalidSetting.InvalidSetting> =>
+const calls = InvalidSetting.whole(1, maximum)
+
+const limitRule: InvalidSetting.Rule = {
+  allowed: calls.allowed,
+  accepts: (value) => typeof value === "function" || calls.accepts(value)
+}
+
+const makeFixed = Effect.fnUntraced(function* (options: Options) {
+  const owner = "Concurrency.layer"
+  yield* InvalidSetting.check(
+    owner,
+    { ...options, limit: options.limit ?? "missing" },
+    { limit: limitRule, ...queueRules }
+  )
+  return yield* make(owner, options, options.limit, undefined)
+})
+
+/** A call passes all, in order; what an earlier one gave goes back where a later one gives nothing. */
+const all = (limits: ReadonlyArray<Effect.Success<ReturnType<typeof make>>>): Service => ({
+  admit: (call, attempts) =>
+    Effect.gen(function* () {
+      const holds: Array<Permit.Permit & { readonly end: (of: undefined) => Effect.Effect<void> }> = []
+      for (const limit of limits) {
+        holds.push(
+          yield* Effect.onError(limit.admit(call, attempts), () =>
+            Effect.forEach(holds, (hold) => hold.end(undefined), { discard: true })
+          )
+        )
+      }
+      return {
+        settle: (settlement) => Effect.forEach(holds, (hold) => hold.settle(settlement), { discard: true })
+      }
+    }),
+  state: (call) =>
+    Effect.map(
+      Effect.forEach(limits, (limit) => limit.state(call)),
+      (states) =>
+        states.reduce((tightest, state) =>
+          state.limit - state.inFlight < tightest.limit - tightest.inFlight ? state : tightest
+        )
+    )
+})
+
+const isList = (options: Options | ReadonlyArray<Options>): options is ReadonlyArray<Options> =>
+  Array.isArray(options)
+
+/**
+ * A fixed limit per key; with a list a call must pass all of them, in this order, and `state` is that of the
+ * tightest. Fails at start with `InvalidSetting`.
+ */
+export const layer = (
+  options: Options | ReadonlyArray<Options>
+): Layer.Layer<never, InvalidSetting.InvalidSetting> =>
   Layer.effect(
     Concurrency,
     Effect.gen(function* () {
-      const owner = "Concurrency.layer"
-      yield* InvalidSetting.check(
-        owner,
-        { ...options, limit: options.limit ?? "missing" },
-        { limit: InvalidSetting.whole(1, maximum), ...queueRules }
-      )
-      return yield* make(owner, options, options.limit, undefined)
+      const limits = yield* Effect.forEach(isList(options) ? options : [options], makeFixed)
+      const [only] = limits
+      if (only === undefined) return none
+      return limits.length === 1 ? only : all(limits)
     })
   )
 

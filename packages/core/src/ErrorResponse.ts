@@ -22,6 +22,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Hints from "./internal/hints.ts"
 import * as LlmError from "./LlmError.ts"
+import * as SafeName from "./internal/safeName.ts"
 import { redact } from "./Redaction.ts"
 
 /** An HTTP answer that is not a success. */
@@ -133,8 +134,9 @@ const contextOnly = (context: LlmError.Context): LlmError.Context => {
     deployment,
     operation,
     attempts,
-    ...(model === undefined ? {} : { model }),
-    ...(requestId === undefined ? {} : { requestId })
+    // A caller may name anything as the model, and a server anything as the request.
+    ...(model === undefined ? {} : { model: SafeName.of(model) }),
+    ...(requestId === undefined ? {} : { requestId: SafeName.once(requestId) })
   }
 }
 
@@ -216,11 +218,16 @@ const classify = (
 
 const decodeOwn = Schema.decodeUnknownOption(Schema.Union(LlmError.all))
 
+const redactFields = (fields: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> =>
+  Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [name, typeof value === "string" ? redact(value) : value])
+  )
+
 /** A gateway of ours names its error: the class comes back with its fields. */
 const ownError = (said: Said, context: LlmError.Context): LlmError.LlmError | undefined => {
   if (said.llm === undefined) return undefined
   return Option.getOrUndefined(
-    decodeOwn({ partial: "", text: "", refusal: "", ...said.llm, ...contextOnly(context) })
+    decodeOwn({ partial: "", text: "", refusal: "", ...redactFields(said.llm), ...contextOnly(context) })
   )
 }
 
@@ -362,6 +369,7 @@ const canonical: Record<LlmError.LlmError["_tag"], readonly [type: string, code:
   LimitExceeded: ["requests", "limit_exceeded"],
   QueueFull: ["service_unavailable_error", "queue_full"],
   BudgetExceeded: ["requests", "budget_exceeded"],
+  GuardRefused: ["invalid_request_error", "guard_refused"],
   ToolNotFound: ["invalid_request_error", "tool_not_found"],
   ToolInputInvalid: ["invalid_request_error", "tool_input_invalid"],
   ToolFailed: ["server_error", "tool_failed"]

@@ -20,6 +20,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import * as SchemaIssue from "effect/SchemaIssue"
 
 /** Which setting of what, what it was, and what is allowed instead. */
 export class InvalidSetting extends Schema.TaggedError<InvalidSetting>()("InvalidSetting", {
@@ -60,8 +61,11 @@ export const between = (minimum: number, maximum: number, inclusive = true): Rul
     typeof value === "number" && (inclusive ? value >= minimum : value > minimum) && value <= maximum
 })
 
-/** Anything; its reader judges it, such as `millis`. */
-export const judgedLater: Rule = { allowed: "", accepts: () => true }
+/** A duration whose bounds its reader judges: `millis`. */
+export const judgedLater: Rule = {
+  allowed: 'a duration, such as "10 seconds"',
+  accepts: (value) => value !== null
+}
 
 /** One of the values. */
 export const oneOf = (...values: ReadonlyArray<unknown>): Rule => ({
@@ -75,8 +79,12 @@ export const callable: Rule = { allowed: "a function", accepts: (value) => typeo
 /** Any text. */
 export const text: Rule = { allowed: "a string", accepts: (value) => typeof value === "string" }
 
-const shown = (value: unknown): string =>
-  typeof value === "string" ? JSON.stringify(value) : typeof value === "object" ? typeof value : String(value)
+const shown = (value: unknown): string => {
+  if (value === null) return "null"
+  if (typeof value === "string") return JSON.stringify(value)
+  if (typeof value === "function") return "a function"
+  return typeof value === "object" ? (Array.isArray(value) ? "an array" : "an object") : String(value)
+}
 
 /**
  * Holds options against their rules. What is `undefined` was left out; a name without a rule is a
@@ -91,6 +99,10 @@ export const check = (
   rules: Readonly<Record<string, Rule>>
 ): Effect.Effect<void, InvalidSetting> =>
   Effect.gen(function* () {
+    if (typeof options !== "object" || options === null || Array.isArray(options)) {
+      const allowed = `an object with ${Object.keys(rules).join(", ")}`
+      return yield* new InvalidSetting({ owner, setting: "options", value: shown(options), allowed })
+    }
     for (const [setting, value] of Object.entries<unknown>({ ...options })) {
       if (value === undefined) continue
       const rule = rules[setting]
@@ -104,30 +116,78 @@ export const check = (
     }
   })
 
+const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1()
+
+/**
+ * The first thing that a Schema finds wrong, for settings that come as one nested value, out of JSON say.
+ *
+ * @param input what was decoded
+ * @param fieldsAt the names that are allowed where one was found that is not, by the path of the object
+ */
+export const fromSchema = (
+  owner: string,
+  input: unknown,
+  error: Schema.SchemaError,
+  fieldsAt: (path: ReadonlyArray<PropertyKey>) => ReadonlyArray<string>
+): InvalidSetting => {
+  const [first] = issuesOf(error.issue).issues
+  const path = (first?.path ?? []).map((part) => (typeof part === "object" ? part.key : part))
+  let value: unknown = input
+  for (const part of path) {
+    value = typeof value === "object" && value !== null ? Reflect.get(value, part) : undefined
+  }
+  const setting = path
+    .map((part, index) =>
+      typeof part === "number" ? `[${part}]` : `${index === 0 ? "" : "."}${String(part)}`
+    )
+    .join("")
+  const words = first?.message ?? error.message
+  const isUnknown = words === "Expected no excess property"
+  return new InvalidSetting({
+    owner,
+    setting: setting === "" ? "options" : setting,
+    value: isUnknown ? "unknown" : value === undefined ? "missing" : shown(value),
+    allowed: isUnknown
+      ? `one of ${fieldsAt(path.slice(0, -1)).join(", ")}`
+      : words
+          .replace("Missing key", "a value")
+          .replace(/^Expected /u, "")
+          .replaceAll(" | ", " or ")
+  })
+}
+
+/** What durations are allowed, in words. */
+export const durations = (minimum: number, maximum = Number.POSITIVE_INFINITY): string =>
+  maximum === Number.POSITIVE_INFINITY
+    ? `a duration of at least ${minimum} ms, such as "10 seconds"`
+    : `a duration from ${minimum} to ${maximum} ms, such as "10 seconds"`
+
 /**
  * Reads a duration.
  *
  * @param minimum the least that is allowed, in milliseconds
- * @returns milliseconds, `Infinity` included
+ * @param maximum the most, in milliseconds; none unless told
+ * @returns milliseconds, `Infinity` included where there is no maximum
  */
 export const millis = (
   owner: string,
   setting: string,
   input: Duration.Input,
-  minimum = 0
+  minimum = 0,
+  maximum = Number.POSITIVE_INFINITY
 ): Effect.Effect<number, InvalidSetting> => {
   const parsed = Option.getOrUndefined(Duration.fromInput(input))
   const value = parsed === undefined || Number.isNaN(input) ? Number.NaN : Duration.toMillis(parsed)
   // `fromInput` takes a negative number for zero.
   const negative = typeof input === "number" && input < 0
-  return value >= minimum && !negative
+  return value >= minimum && value <= maximum && !negative
     ? Effect.succeed(value)
     : Effect.fail(
         new InvalidSetting({
           owner,
           setting,
           value: shown(input),
-          allowed: `a duration of at least ${minimum} ms, such as "10 seconds"`
+          allowed: durations(minimum, maximum)
         })
       )
 }

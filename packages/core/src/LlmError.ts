@@ -749,7 +749,11 @@ export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>()("Budget
   /** Spent and reserved so far, in the budget's unit. */
   spent: Schema.Finite,
   /** What this call asked for, in the budget's unit. */
-  asked: Schema.Finite
+  asked: Schema.Finite,
+  /** When the budget starts anew, in milliseconds since the epoch. */
+  resetsAt: Schema.optional(Schema.Finite),
+  /** Why, where it is not that too little is left. */
+  detail: Schema.optional(Schema.String)
 }) {
   override get message(): string {
     return sentence(`the budget ${this.budget} does not cover the call`, this)
@@ -768,6 +772,36 @@ export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>()("Budget
   }
   get hint(): string {
     return `Raise the budget ${this.budget}, or wait until it starts anew.`
+  }
+}
+
+/** A guard turned the call away: its request before it was sent, or its reply before it was given. */
+export class GuardRefused extends Schema.TaggedError<GuardRefused>()("GuardRefused", {
+  ...where,
+  /** The guard's name. */
+  guard: Schema.String,
+  /** Which of the two it was; a refused reply was generated, and billed. */
+  stage: Schema.Literals(["request", "reply"]),
+  detail: Schema.optional(Schema.String),
+  /** The field of the request that is to blame. */
+  param: Schema.optional(Schema.String),
+  httpStatus: Schema.Literals([400, 403])
+}) {
+  override get message(): string {
+    return sentence(`the guard ${this.guard} refused the ${this.stage}`, this)
+  }
+  get retryable(): boolean {
+    return false
+  }
+  get replaySafe(): boolean {
+    return this.stage === "request"
+  }
+  get health(): Health {
+    return "unknown"
+  }
+  get hint(): string {
+    const what = this.param === undefined ? `the ${this.stage}` : JSON.stringify(this.param)
+    return `Change ${what}, or the settings of the guard ${this.guard}.`
   }
 }
 
@@ -935,6 +969,8 @@ export const TransportErrors = [ConnectionFailed, TimedOut, MalformedResponse] a
 /** What the policies of `Resilience` add. */
 export const PolicyErrors = [
   CircuitOpen,
+  GuardRefused,
+  BudgetExceeded,
   LimitExceeded,
   QueueFull,
   RetryBudgetExhausted,
@@ -945,7 +981,6 @@ const OtherErrors = [
   StreamInterrupted,
   Refused,
   OutputInvalid,
-  BudgetExceeded,
   ToolNotFound,
   ToolInputInvalid,
   ToolFailed
@@ -965,7 +1000,7 @@ export type ExchangeError = ProviderError | TransportError
 export type CallError = ExchangeError | PolicyError
 
 /** What a streamed operation can end in once events flow. */
-export type StreamError = ExchangeError | StreamInterrupted
+export type StreamError = ExchangeError | StreamInterrupted | BudgetExceeded
 
 /** Any error of this module. */
 export type LlmError = InstanceType<(typeof all)[number]>

@@ -59,6 +59,7 @@ import * as Call from "./Call.ts"
 import * as InvalidSetting from "./InvalidSetting.ts"
 import {
   type Amounts,
+  type Bound,
   type Bounds,
   type Level,
   TokenBucket,
@@ -120,14 +121,20 @@ export const none: Service = {
 /** The service that is asked before each attempt; no limit unless provided. */
 export const RateLimit = Context.Reference<Service>("@llm/core/RateLimit", { defaultValue: () => none })
 
+/**
+ * A limit for all keys, or each key's own: the same for all calls with one key. `undefined` is no limit of ours;
+ * what is no number above 0 lets nothing pass.
+ */
+export type PerMinute = number | ((call: Call.Call) => number | undefined)
+
 /** One limit. */
 export interface Options {
   /** Tells limits in one store apart; the limit's number in the list unless told. */
   readonly name?: string | undefined
-  /** Unless told, what the provider says. */
-  readonly requestsPerMinute?: number | undefined
-  /** Unless told, what the provider says. */
-  readonly tokensPerMinute?: number | undefined
+  /** Unless told, what the provider says. A function gives each key's own; asked at every call, so it may change. */
+  readonly requestsPerMinute?: PerMinute | undefined
+  /** As `requestsPerMinute`. */
+  readonly tokensPerMinute?: PerMinute | undefined
   /** The share of a minute's limit that may go at once, above 0 and up to 1; 1 unless told. */
   readonly burst?: number | undefined
   /** Calls with one key share the limit; provider, deployment and model unless told. */
@@ -182,6 +189,19 @@ export class StoreFailed extends Schema.TaggedError<StoreFailed>()("RateLimitSto
   }
 }
 
+/** What a store in this process can do at once. */
+export interface Direct {
+  readonly take: (now: number, key: string, bounds: Bounds, wish: Wish) => Taken
+  readonly settle: (
+    now: number,
+    key: string,
+    bounds: Bounds,
+    ticket: number,
+    taken: Amounts,
+    used: Amounts
+  ) => void
+}
+
 /** Where the buckets are. Every step is atomic. */
 export class RateLimitStore extends Context.Service<
   RateLimitStore,
@@ -212,6 +232,8 @@ export class RateLimitStore extends Context.Service<
     >
     /** Milliseconds after which to look again for what others gave back; `Infinity` where there are no others. */
     readonly poll: number
+    /** The same without an effect, for a store in this process. Times are in milliseconds since the epoch. */
+    readonly direct?: Direct | undefined
   }
 >()("@llm/core/RateLimit/RateLimitStore") {}
 
@@ -231,26 +253,34 @@ class Sweep {
 const makeStoreMemory = (): RateLimitStore["Service"] => {
   const buckets = new Map<string, { readonly bucket: TokenBucket; bounds: Bounds }>()
   const sweep = new Sweep()
+  const bucketOf = (key: string, bounds: Bounds, now: number): TokenBucket => {
+    let entry = buckets.get(key)
+    if (entry === undefined) {
+      sweep.run(buckets, (old) => old.bucket.isForgettable(now, old.bounds, idle))
+      entry = { bucket: new TokenBucket(now), bounds }
+      buckets.set(key, entry)
+    }
+    entry.bounds = bounds
+    return entry.bucket
+  }
+  const direct: Direct = {
+    take: (now, key, bounds, wish) => bucketOf(key, bounds, now).take(now, bounds, wish),
+    settle: (now, key, bounds, ticket, taken, used) =>
+      bucketOf(key, bounds, now).settle(now, bounds, ticket, taken, used)
+  }
   const at = <A>(key: string, bounds: Bounds, use: (bucket: TokenBucket, now: number) => A) =>
-    Effect.map(Clock.currentTimeMillis, (now) => {
-      let entry = buckets.get(key)
-      if (entry === undefined) {
-        sweep.run(buckets, (old) => old.bucket.isForgettable(now, old.bounds, idle))
-        entry = { bucket: new TokenBucket(now), bounds }
-        buckets.set(key, entry)
-      }
-      entry.bounds = bounds
-      return use(entry.bucket, now)
-    })
+    Effect.map(Clock.currentTimeMillis, (now) => use(bucketOf(key, bounds, now), now))
   return {
-    take: (key, bounds, wish) => at(key, bounds, (bucket, now) => bucket.take(now, bounds, wish)),
+    take: (key, bounds, wish) =>
+      Effect.map(Clock.currentTimeMillis, (now) => direct.take(now, key, bounds, wish)),
     settle: (key, bounds, ticket, taken, used) =>
-      at(key, bounds, (bucket, now) => bucket.settle(now, bounds, ticket, taken, used)),
+      Effect.map(Clock.currentTimeMillis, (now) => direct.settle(now, key, bounds, ticket, taken, used)),
     withdraw: (key, bounds, claim) => at(key, bounds, (bucket) => bucket.withdraw(claim)),
     observe: (key, bounds, limits, maxClosed) =>
       at(key, bounds, (bucket, now) => bucket.observe(now, bounds, limits, maxClosed)),
     levels: (key, bounds) => at(key, bounds, (bucket, now) => bucket.levels(now, bounds)),
-    poll: Number.POSITIVE_INFINITY
+    poll: Number.POSITIVE_INFINITY,
+    direct
   }
 }
 
@@ -357,9 +387,11 @@ const heard = (word: string | undefined): number | undefined =>
 
 /** What one limit holds for one call until it ends. */
 interface Reservation {
-  /** Without a settlement: nothing was sent. */
+  /** Without a settlement: nothing was sent. Ends it at once; returns what the store has still to be told. */
   readonly end: (settlement: Permit.Settlement | undefined) => Effect.Effect<void>
 }
+
+const unlimited: Reservation = { end: () => Effect.void }
 
 /** Why not now. */
 interface Refusal {
@@ -392,6 +424,7 @@ interface Lane {
   readonly key: string
   readonly line: WaitingLine<Waiter>
   readonly rate: CubicRate | undefined
+  bounds: Bounds
   readonly waiting: Record<Permit.Level, number>
   /** Permits that may still give something back. */
   inFlight: number
@@ -421,10 +454,15 @@ const usedBy = (taken: Amounts, settlement: Permit.Settlement | undefined): Amou
   return { requests: neverLeft ? 0 : taken.requests, tokens: 0 }
 }
 
+const perMinute: InvalidSetting.Rule = {
+  allowed: InvalidSetting.positive.allowed,
+  accepts: (value) => typeof value === "function" || InvalidSetting.positive.accepts(value)
+}
+
 const rules: Readonly<Record<keyof Options, InvalidSetting.Rule>> = {
   name: InvalidSetting.text,
-  requestsPerMinute: InvalidSetting.positive,
-  tokensPerMinute: InvalidSetting.positive,
+  requestsPerMinute: perMinute,
+  tokensPerMinute: perMinute,
   burst: InvalidSetting.between(0, 1, false),
   key: InvalidSetting.callable,
   estimate: InvalidSetting.callable,
@@ -440,6 +478,9 @@ const rules: Readonly<Record<keyof Options, InvalidSetting.Rule>> = {
 
 /** How long a store that failed is left alone. */
 const storeRest = 1000
+
+/** Holds nothing, and never will. */
+const shut: Bound = { capacity: 0, rate: 1 / 60_000 }
 
 const makeLimiter = Effect.fnUntraced(function* (options: Options, number: number) {
   const owner = "RateLimit.layer"
@@ -459,14 +500,27 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
   const estimateOf = options.estimate ?? estimate
   const name = options.name ?? String(number)
   const burst = options.burst ?? 1
-  const bound = (perMinute: number | undefined) =>
-    perMinute === undefined
-      ? undefined
-      : { capacity: Math.max(1, perMinute * burst), rate: perMinute / 60_000 }
-  const bounds: Bounds = {
-    requests: bound(options.requestsPerMinute),
-    tokens: bound(options.tokensPerMinute)
+  const boundOf = (limit: number | undefined): Bound | undefined => {
+    if (limit === undefined) return undefined
+    return limit > 0 && Number.isFinite(limit)
+      ? { capacity: Math.max(1, limit * burst), rate: limit / 60_000 }
+      : shut
   }
+  const { requestsPerMinute, tokensPerMinute } = options
+  const fixed: Bounds = {
+    requests: typeof requestsPerMinute === "function" ? undefined : boundOf(requestsPerMinute),
+    tokens: typeof tokensPerMinute === "function" ? undefined : boundOf(tokensPerMinute)
+  }
+  const isFixed = typeof requestsPerMinute !== "function" && typeof tokensPerMinute !== "function"
+  const boundsOf = (call: Call.Call): Bounds =>
+    isFixed
+      ? fixed
+      : {
+          requests:
+            typeof requestsPerMinute === "function" ? boundOf(requestsPerMinute(call)) : fixed.requests,
+          tokens: typeof tokensPerMinute === "function" ? boundOf(tokensPerMinute(call)) : fixed.tokens
+        }
+  const clock = yield* Clock.Clock
   const shared = yield* RateLimitStore
   const local = makeStoreMemory()
   const scope = yield* Effect.scope
@@ -478,8 +532,13 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
   // Between processes a claim must be one process's own.
   const identity = `${yield* Random.nextInt}.${yield* Random.nextInt}`
 
+  /** Own limits that come and go: a bucket without one never fills, so each shape has a bucket of its own. */
+  const shapeOf = ({ requests, tokens }: Bounds): string =>
+    isFixed ? "" : `:${requests === undefined ? "" : "r"}${tokens === undefined ? "" : "t"}`
+
   const laneOf = (call: Call.Call, now: number): Lane => {
-    const key = `${name}:${keyOf(call)}`
+    const bounds = boundsOf(call)
+    const key = `${name}:${keyOf(call)}${shapeOf(bounds)}`
     let lane = lanes.get(key)
     if (lane === undefined) {
       sweep.run(
@@ -490,6 +549,7 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
         key,
         line: new WaitingLine(),
         rate: options.adaptive === true ? new CubicRate(now / 1000) : undefined,
+        bounds,
         waiting: { high: 0, normal: 0, low: 0 },
         inFlight: 0,
         touchedAt: now,
@@ -501,8 +561,16 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
       lanes.set(key, lane)
     }
     lane.touchedAt = now
+    lane.bounds = bounds
     return lane
   }
+
+  /** Nothing of ours bounds it, and nothing else is listened to: no store need be asked. */
+  const isUnlimited = (lane: Lane): boolean =>
+    options.follow === false &&
+    options.adaptive !== true &&
+    lane.bounds.requests === undefined &&
+    lane.bounds.tokens === undefined
 
   /** The one who serves the line looks again. */
   const poke = (lane: Lane): void => {
@@ -555,11 +623,11 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
 
   const takeFromStore = (lane: Lane, wish: Wish): Effect.Effect<From, StoreFailed> =>
     ask<From>(
-      (store) => Effect.map(store.take(lane.key, bounds, wish), (taken) => ({ taken, store })),
+      (store) => Effect.map(store.take(lane.key, lane.bounds, wish), (taken) => ({ taken, store })),
       (error) => {
         switch (onStoreFailure) {
           case "local":
-            return Effect.map(local.take(lane.key, bounds, wish), (taken) => ({ taken, store: local }))
+            return Effect.map(local.take(lane.key, lane.bounds, wish), (taken) => ({ taken, store: local }))
           case "open":
             return Effect.succeed({ taken: { _tag: "Granted", ticket: 0 }, store: undefined })
           case "closed":
@@ -608,30 +676,35 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
     ticket: number,
     taken: Amounts
   ): Reservation => ({
-    end: (settlement) =>
-      Effect.flatMap(Clock.currentTimeMillis, (now) => {
-        lane.inFlight -= 1
-        lane.touchedAt = now
-        const used = usedBy(taken, settlement)
-        const error = settlement?.error
-        const rateLimited = error?._tag === "RateLimited" ? error : undefined
-        if (used.requests === 0) lane.rate?.giveBack()
-        else lane.rate?.update(now / 1000, rateLimited !== undefined)
-        if (rateLimited?.retryAfter !== undefined && options.adaptive === true) {
-          lane.closedUntil = Math.max(lane.closedUntil, now + Math.min(rateLimited.retryAfter, maxClosed))
-        }
-        const limits = options.follow === false ? undefined : rateLimited?.limits
-        const owes = used.requests !== taken.requests || used.tokens !== taken.tokens
-        if (store === undefined || (!owes && limits === undefined)) return Effect.void
-        const settled = owes
-          ? tell(onlyIn(store, (it) => it.settle(lane.key, bounds, ticket, taken, used)))
-          : Effect.void
-        const observed =
-          limits === undefined
-            ? Effect.void
-            : tell(onlyIn(store, (it) => it.observe(lane.key, bounds, limits, maxClosed)))
-        return Effect.map(Effect.andThen(settled, observed), () => poke(lane))
-      })
+    end: (settlement) => {
+      const now = clock.currentTimeMillisUnsafe()
+      lane.inFlight -= 1
+      lane.touchedAt = now
+      const used = usedBy(taken, settlement)
+      const error = settlement?.error
+      const rateLimited = error?._tag === "RateLimited" ? error : undefined
+      if (used.requests === 0) lane.rate?.giveBack()
+      else lane.rate?.update(now / 1000, rateLimited !== undefined)
+      if (rateLimited?.retryAfter !== undefined && options.adaptive === true) {
+        lane.closedUntil = Math.max(lane.closedUntil, now + Math.min(rateLimited.retryAfter, maxClosed))
+      }
+      const limits = options.follow === false ? undefined : rateLimited?.limits
+      const owes = used.requests !== taken.requests || used.tokens !== taken.tokens
+      if (store === undefined || (!owes && limits === undefined)) return Effect.void
+      if (store.direct !== undefined && limits === undefined) {
+        store.direct.settle(now, lane.key, lane.bounds, ticket, taken, used)
+        poke(lane)
+        return Effect.void
+      }
+      const settled = owes
+        ? tell(onlyIn(store, (it) => it.settle(lane.key, lane.bounds, ticket, taken, used)))
+        : Effect.void
+      const observed =
+        limits === undefined
+          ? Effect.void
+          : tell(onlyIn(store, (it) => it.observe(lane.key, lane.bounds, limits, maxClosed)))
+      return Effect.map(Effect.andThen(settled, observed), () => poke(lane))
+    }
   })
 
   /** Serves a line from its head until it is empty. One fiber per line, so that nobody is overtaken. */
@@ -678,8 +751,8 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
           claimed
             ? tell(
                 ask(
-                  (store) => store.withdraw(lane.key, bounds, claim),
-                  () => local.withdraw(lane.key, bounds, claim)
+                  (store) => store.withdraw(lane.key, lane.bounds, claim),
+                  () => local.withdraw(lane.key, lane.bounds, claim)
                 )
               )
             : Effect.void
@@ -778,6 +851,27 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
     return yield* exceeded(call, attempts, last.limit, last.retryAfter)
   })
 
+  const amountsOf = (call: Call.Call): Amounts => ({
+    requests: 1,
+    tokens: Math.max(0, estimateOf(call) || 0)
+  })
+
+  /** Takes what is there at once; `undefined` where it is not, or where only the store can say. */
+  const takeNow = (call: Call.Call, now: number): Reservation | undefined => {
+    const lane = laneOf(call, now)
+    if (isUnlimited(lane)) return unlimited
+    const { direct } = shared
+    if (direct === undefined) return undefined
+    if (lane.line.size > 0 || lane.closedUntil > now || (lane.rate?.wait(now / 1000) ?? 0) > 0)
+      return undefined
+    const amounts = amountsOf(call)
+    const taken = direct.take(now, lane.key, lane.bounds, { amounts, claim: undefined, poll: shared.poll })
+    if (taken._tag === "Denied") return undefined
+    lane.rate?.take(now / 1000)
+    lane.inFlight += 1
+    return reserve(lane, shared, taken.ticket, amounts)
+  }
+
   /** Must run uninterruptibly: what it takes has no owner yet. */
   const acquire = (
     call: Call.Call,
@@ -786,7 +880,8 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
   ): Effect.Effect<Reservation, LlmError.LimitExceeded> =>
     Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const lane = laneOf(call, now)
-      const amounts = { requests: 1, tokens: Math.max(0, estimateOf(call) || 0) }
+      if (isUnlimited(lane)) return Effect.succeed(unlimited)
+      const amounts = amountsOf(call)
       if (lane.line.size > 0) return stand(lane, call, attempts, amounts, undefined, restore)
       return Effect.flatMap(take(lane, amounts, undefined), (answer) =>
         answer._tag === "Granted"
@@ -799,8 +894,8 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
   const look = (lane: Lane, amounts: Amounts, level: Permit.Level): Effect.Effect<Refusal> =>
     Effect.map(
       ask(
-        (store) => store.levels(lane.key, bounds),
-        () => local.levels(lane.key, bounds)
+        (store) => store.levels(lane.key, lane.bounds),
+        () => local.levels(lane.key, lane.bounds)
       ).pipe(
         Effect.orElseSucceed(() => ({ requests: undefined, tokens: undefined })),
         Effect.zip(Clock.currentTimeMillis)
@@ -816,7 +911,7 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
           const closed = Math.max(0, (there.closedUntil ?? 0) - now)
           // Those before are taken to want as much as this one.
           const missing = amount * (ahead + 1) - there.remaining
-          const rate = bounds[dimension]?.rate ?? there.limit / 60_000
+          const rate = lane.bounds[dimension]?.rate ?? there.limit / 60_000
           const retryAfter =
             amount > there.limit ? Number.POSITIVE_INFINITY : Math.ceil(Math.max(closed, missing / rate))
           if (retryAfter > refusal.retryAfter) {
@@ -831,21 +926,22 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
   const observe: Service["observe"] = (call, limits) =>
     options.follow === false
       ? Effect.void
-      : Effect.flatMap(Clock.currentTimeMillis, (now) =>
-          tell(
+      : Effect.flatMap(Clock.currentTimeMillis, (now) => {
+          const lane = laneOf(call, now)
+          return tell(
             ask(
-              (store) => store.observe(laneOf(call, now).key, bounds, limits, maxClosed),
-              () => local.observe(laneOf(call, now).key, bounds, limits, maxClosed)
+              (store) => store.observe(lane.key, lane.bounds, limits, maxClosed),
+              () => local.observe(lane.key, lane.bounds, limits, maxClosed)
             )
           )
-        )
+        })
 
   const state = (call: Call.Call): Effect.Effect<State> =>
     Effect.gen(function* () {
       const lane = laneOf(call, yield* Clock.currentTimeMillis)
       const levels = yield* ask(
-        (store) => store.levels(lane.key, bounds),
-        () => local.levels(lane.key, bounds)
+        (store) => store.levels(lane.key, lane.bounds),
+        () => local.levels(lane.key, lane.bounds)
       ).pipe(Effect.orElseSucceed(() => ({ requests: undefined, tokens: undefined })))
       return {
         name,
@@ -857,7 +953,7 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
       }
     })
 
-  return { acquire, observe, state }
+  return { acquire, observe, state, takeNow }
 })
 
 /**
@@ -871,33 +967,57 @@ export const layerStore = (
     RateLimit,
     Effect.gen(function* () {
       const limiters = yield* Effect.forEach(isList(options) ? options : [options], makeLimiter)
-      const admit: Service["admit"] = (call, attempts) =>
+      const clock = yield* Clock.Clock
+
+      /** What the limits gave to one call: registered with its scope before, so that nothing can be lost. */
+      class Hold implements Permit.Permit {
+        readonly held: Array<Reservation> = []
+        private ended = false
+
+        readonly end = (settlement: Permit.Settlement | undefined): Effect.Effect<void> =>
+          Effect.suspend(() => {
+            if (this.ended) return Effect.void
+            this.ended = true
+            let left = Effect.void
+            for (const reservation of this.held) {
+              const telling = reservation.end(settlement)
+              if (telling !== Effect.void) left = Effect.andThen(left, telling)
+            }
+            // Once begun it is carried through: what is half given back is lost.
+            return left === Effect.void ? left : Effect.uninterruptible(left)
+          })
+
+        readonly settle = this.end
+      }
+
+      const waitFor = (hold: Hold, call: Call.Call, attempts: number) =>
         Effect.uninterruptibleMask((restore) =>
           Effect.gen(function* () {
-            const scope = yield* Effect.scope
-            const held: Array<Reservation> = []
-            let ended = false
-            // Once begun it is carried through: what is half given back is lost.
-            const end = (settlement: Permit.Settlement | undefined) =>
-              Effect.uninterruptible(
-                Effect.suspend(() => {
-                  if (ended) return Effect.void
-                  ended = true
-                  return Effect.forEach(held, (reservation) => reservation.end(settlement), { discard: true })
-                })
-              )
-            for (const limiter of limiters) {
+            for (const limiter of limiters.slice(hold.held.length)) {
               const exit = yield* Effect.exit(limiter.acquire(call, attempts, restore))
               if (Exit.isFailure(exit)) {
-                yield* end(undefined)
+                yield* hold.end(undefined)
                 return yield* Effect.failCause(exit.cause)
               }
-              held.push(exit.value)
+              hold.held.push(exit.value)
             }
-            yield* Scope.addFinalizer(scope, end(undefined))
-            return { settle: end }
+            return hold
           })
         )
+
+      const admit: Service["admit"] = (call, attempts) =>
+        Effect.flatMap(Effect.scope, (scope) => {
+          const hold = new Hold()
+          return Effect.flatMap(Scope.addFinalizer(scope, hold.end(undefined)), () => {
+            const now = clock.currentTimeMillisUnsafe()
+            for (const limiter of limiters) {
+              const reservation = limiter.takeNow(call, now)
+              if (reservation === undefined) return waitFor(hold, call, attempts)
+              hold.held.push(reservation)
+            }
+            return Effect.succeed(hold)
+          })
+        })
       return {
         admit,
         observe: (call: Call.Call, limits: LlmError.RateLimits) =>

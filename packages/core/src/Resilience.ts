@@ -3,9 +3,10 @@
  *
  * **Details**
  *
- * From the outside in: deadline and total timeout → router → retry (backoff, retry budget) → per attempt:
- * circuit breaker → rate limit → concurrency → attempt timeouts → the exchange. This file is the only one
- * that knows the order. Router, rate limit and concurrency are there once their Layer is.
+ * From the outside in: deadline and total timeout → router → retry (backoff, retry budget) → hedging → per
+ * attempt: circuit breaker → budget → rate limit → concurrency → attempt timeouts → the exchange. This file is
+ * the only one that knows the order. Router, hedging, budget, rate limit and concurrency are there once their
+ * Layer is. A budget holds one reservation for each attempt, since each may be billed.
  *
  * An exchange is a scoped effect. A one-shot exchange ends with its reply. A streamed one succeeds
  * with its first meaningful event and lives on until the caller's scope closes; only then is its
@@ -49,17 +50,25 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Pull from "effect/Pull"
+import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
+import * as Tracer from "effect/Tracer"
 import * as Backoff from "./Backoff.ts"
+import * as Budget from "./Budget.ts"
 import * as Call from "./Call.ts"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
 import * as Concurrency from "./Concurrency.ts"
+import * as Hedging from "./Hedging.ts"
+import * as CallId from "./internal/callId.ts"
+import { hedged } from "./internal/hedged.ts"
 import { rateLimits } from "./internal/hints.ts"
+import { type Ends, Watch, Watchdog } from "./internal/watchdog.ts"
 import * as LlmError from "./LlmError.ts"
+import * as Observer from "./Observer.ts"
 import type { Permit } from "./Permit.ts"
 import * as RateLimit from "./RateLimit.ts"
 import * as RetryBudget from "./RetryBudget.ts"
@@ -93,6 +102,11 @@ export interface Attempt {
   readonly report: (outcome: Outcome) => void
   /** The head of a reply has come: its `x-ratelimit-*` keep our limits in step with the provider's. */
   readonly observe: (header: (name: string) => string | undefined) => void
+  /**
+   * A stream's reader tells how many events have come in all; gives the error that the stream must end with
+   * once no budget covers more.
+   */
+  readonly progress: (events: number) => LlmError.BudgetExceeded | undefined
 }
 
 /** A retry that is about to be waited for. */
@@ -136,8 +150,36 @@ const over = new DOMException("the attempt is over", "AbortError")
 /** Nothing was sent that could be aborted. */
 const deaf = { abort: () => {} }
 
+/** What the gates before an attempt gave it. */
+interface Passed {
+  readonly permits: ReadonlyArray<Permit>
+  readonly lease: Budget.Lease | undefined
+}
+
 /** No gate to pass. */
-const free = Exit.succeed<ReadonlyArray<Permit>>([])
+const free = Exit.succeed<Passed>({ permits: [], lease: undefined })
+
+/** We let nothing through to that deployment: nothing was asked of it. */
+const isRefusal = ({ _tag }: LlmError.LlmError): boolean =>
+  _tag === "CircuitOpen" || _tag === "LimitExceeded" || _tag === "QueueFull"
+
+/** One call on its way through the pipe. */
+interface Running {
+  readonly startedAt: number
+  readonly ends: Ends
+  /** Deployments that the call can still go to, for the division of a deadline. */
+  readonly others: () => number
+  /** Exchanges made so far: a deployment that lets nothing through is none. */
+  made: number
+  /** Exchanges on their way. */
+  busy: number
+  /** The number of the attempt that answered. */
+  answered: number | undefined
+  /** Of that attempt. */
+  usage: Usage | undefined
+  /** Of that attempt, else of the last one that has one. */
+  requestId: string | undefined
+}
 
 const contextOf = (call: Call.Call, attempts: number): LlmError.Context => ({
   provider: call.provider,
@@ -146,111 +188,6 @@ const contextOf = (call: Call.Call, attempts: number): LlmError.Context => ({
   ...(call.model === undefined ? {} : { model: call.model }),
   attempts
 })
-
-/** When a whole call must end, in milliseconds since the epoch. */
-interface Ends {
-  /** By our own `total`. */
-  readonly total: number
-  /** By the caller's patience. */
-  readonly deadline: number
-}
-
-/** The clocks of one attempt. Reading and setting them is synchronous: they are touched for every chunk. */
-class Watch {
-  waitingSince: number | undefined = undefined
-  readonly clock: Clock.Clock
-  readonly limits: Timeouts.Limits
-  readonly startedAt: number
-  readonly ends: Ends
-  readonly context: LlmError.Context
-  committed: boolean
-  /** The caller's deadline came before our own limits. */
-  private cutShort = false
-  constructor(
-    clock: Clock.Clock,
-    limits: Timeouts.Limits,
-    ends: Ends,
-    context: LlmError.Context,
-    stream: boolean
-  ) {
-    this.clock = clock
-    this.limits = limits
-    this.startedAt = clock.currentTimeMillisUnsafe()
-    this.ends = ends
-    this.context = context
-    this.committed = !stream
-  }
-
-  /** A caller without patience says nothing of the deployment. */
-  judge(health: LlmError.Health): LlmError.Health {
-    return this.cutShort && health === "down" ? "unknown" : health
-  }
-
-  /** The clock that has run out, or the milliseconds until the next can. */
-  check(): LlmError.TimedOut | number {
-    const now = this.clock.currentTimeMillisUnsafe()
-    const { firstEvent, idle, total } = this.limits
-    if (now >= this.ends.total)
-      return new LlmError.TimedOut({ ...this.context, phase: "total", limit: total })
-    if (now >= this.ends.deadline) {
-      this.cutShort = true
-      return new LlmError.TimedOut({ ...this.context, phase: "total" })
-    }
-    const left = Math.min(this.ends.total, this.ends.deadline) - now
-    if (!this.committed) {
-      const silence = this.startedAt + firstEvent - now
-      return silence > 0
-        ? Math.min(left, silence)
-        : new LlmError.TimedOut({ ...this.context, phase: "firstEvent", limit: firstEvent })
-    }
-    if (this.waitingSince !== undefined && this.waitingSince + idle <= now) {
-      return new LlmError.TimedOut({ ...this.context, phase: "idle", limit: idle })
-    }
-    return Math.min(left, this.waitingSince === undefined ? idle : this.waitingSince + idle - now)
-  }
-}
-
-/**
- * Looks after the clocks of all attempts in one fiber, which sleeps until the next of them can run out:
- * an attempt then costs an entry in a map rather than a fiber with a timer.
- */
-class Watchdog {
-  private readonly watches = new Map<Watch, (error: LlmError.TimedOut) => void>()
-  private readonly wake = Latch.makeUnsafe()
-  /** When the fiber looks next; milliseconds since the epoch. */
-  private looksAt = Number.POSITIVE_INFINITY
-  private readonly clock: Clock.Clock
-  constructor(clock: Clock.Clock) {
-    this.clock = clock
-  }
-
-  /** Calls back, at most once, when a clock of the watch runs out. */
-  watch(watch: Watch, expired: (error: LlmError.TimedOut) => void): void {
-    const verdict = watch.check()
-    if (typeof verdict !== "number") return expired(verdict)
-    this.watches.set(watch, expired)
-    if (this.clock.currentTimeMillisUnsafe() + verdict < this.looksAt) this.wake.openUnsafe()
-  }
-
-  forget(watch: Watch): void {
-    this.watches.delete(watch)
-  }
-
-  readonly run: Effect.Effect<never> = Effect.suspend(() => {
-    this.wake.closeUnsafe()
-    let soonest = Number.POSITIVE_INFINITY
-    for (const [watch, expired] of this.watches) {
-      const verdict = watch.check()
-      if (typeof verdict === "number") soonest = Math.min(soonest, verdict)
-      else {
-        this.watches.delete(watch)
-        expired(verdict)
-      }
-    }
-    this.looksAt = this.clock.currentTimeMillisUnsafe() + soonest
-    return Effect.raceFirst(this.wake.await, Effect.sleep(Duration.millis(soonest)))
-  }).pipe(Effect.forever)
-}
 
 /** The pipe over the policies that are provided. Fresh, so that two sets of policies in one program stay apart. */
 export const layer: Layer.Layer<
@@ -268,7 +205,12 @@ export const layer: Layer.Layer<
       const rateLimit = yield* RateLimit.RateLimit
       const concurrency = yield* Concurrency.Concurrency
       const router = yield* Router.Router
+      const budgets = yield* Budget.Budget
+      const hedging = yield* Hedging.Hedging
+      const observe = yield* Observer.Observer
       const limited = rateLimit !== RateLimit.none || concurrency !== Concurrency.none
+      const gated = limited || budgets !== Budget.none
+      const observed = observe !== Observer.none
 
       const watchdog = new Watchdog(yield* Clock.Clock)
       yield* Effect.forkScoped(watchdog.run)
@@ -303,53 +245,102 @@ export const layer: Layer.Layer<
           })
         )
 
-      /** Rate limit, then concurrency: a call that waits for tokens must not hold a place meanwhile. */
-      const enter = (call: Call.Call, attempts: number) =>
-        Effect.flatMap(rateLimit.admit(call, attempts), (tokens) =>
-          Effect.map(concurrency.admit(call, attempts), (place): ReadonlyArray<Permit> => [place, tokens])
+      /** A reservation that comes back with the scope where the attempt is never made. */
+      const reserve = (call: Call.Call, attempts: number) =>
+        Effect.acquireRelease(budgets.reserve(call, attempts), (lease) =>
+          lease.settle({ executed: "no", usage: undefined, events: 0 })
         )
 
+      /** Rate limit, then concurrency: a call that waits for tokens must not hold a place meanwhile. */
+      const enter = Effect.fnUntraced(function* (call: Call.Call, attempts: number) {
+        const lease = budgets === Budget.none ? undefined : yield* reserve(call, attempts)
+        if (!limited) return { permits: [], lease }
+        const begun = observed ? watchdog.now() : 0
+        const tokens = yield* rateLimit.admit(call, attempts)
+        const place = yield* concurrency.admit(call, attempts)
+        if (observed) {
+          const at = watchdog.now()
+          if (at > begun) observe({ _tag: "GatePassed", call, at, waited: at - begun })
+        }
+        return { permits: [place, tokens], lease }
+      })
+
       /** A call in line can still be interrupted, and waits no longer than it may take. */
-      const entered = (call: Call.Call, number: number, ends: Ends, scope: Scope.Closeable) =>
+      const entered = (call: Call.Call, running: Running, scope: Scope.Closeable) =>
         Effect.flatMap(Clock.Clock, (clock) => {
           const patient = { ...limits, firstEvent: Number.POSITIVE_INFINITY }
-          const watch = new Watch(clock, patient, ends, contextOf(call, number - 1), false)
-          return timed(watch, deaf, scope, () => enter(call, number - 1))
+          const watch = new Watch(clock, patient, running.ends, contextOf(call, running.made), false)
+          return timed(watch, deaf, scope, (): Effect.Effect<Passed, LlmError.PolicyError, Scope.Scope> =>
+            enter(call, running.made)
+          )
         })
+
+      /**
+       * The limits of one attempt. A caller's deadline is divided: a silent stream may take its share of what
+       * is left, so that those who come after it have one too. A one-shot reply is silent by nature.
+       */
+      const limitsOf = (call: Call.Call, running: Running, now: number): Timeouts.Limits => {
+        if (!call.stream || running.ends.deadline === Number.POSITIVE_INFINITY) return limits
+        const others = running.others()
+        if (others === 0) return limits
+        const share = Math.max(1, Math.floor((running.ends.deadline - now) / (others + 1)))
+        return share < limits.firstEvent ? { ...limits, firstEvent: share } : limits
+      }
+
+      /** Tells the end of an attempt; a stream's call lasts as long as the attempt that answered it. */
+      const tellEnd = (running: Running, usage: Usage | undefined, ended: Observer.AttemptEnded) => {
+        observe(ended)
+        if (running.answered === undefined || running.answered === ended.number)
+          running.requestId = ended.requestId ?? running.requestId
+        if (running.answered !== ended.number) return
+        running.usage = usage
+        if (!ended.call.stream) return
+        const { made: attempts, requestId, startedAt } = running
+        const { at, call, error, interrupted } = ended
+        observe({ _tag: "CallEnded", call, startedAt, at, attempts, error, interrupted, usage, requestId })
+      }
 
       const attemptOnce = <A, E extends LlmError.LlmError, R>(
         call: Call.Call,
-        number: number,
-        ends: Ends,
+        running: Running,
         exchange: (attempt: Attempt) => Effect.Effect<A, E, R>
       ) =>
         Effect.uninterruptibleMask((restore) =>
           Effect.gen(function* () {
             const scope = yield* Scope.fork(yield* Effect.scope)
-            const admitted = yield* Effect.exit(Scope.provide(breaker.admit(call, number - 1), scope))
+            const admitted = yield* Effect.exit(Scope.provide(breaker.admit(call, running.made), scope))
             if (Exit.isFailure(admitted)) {
               yield* Scope.close(scope, admitted)
               return yield* Effect.failCause(admitted.cause)
             }
             const permit = admitted.value
-            const gates = limited ? yield* Effect.exit(restore(entered(call, number, ends, scope))) : free
+            const gates = gated ? yield* Effect.exit(restore(entered(call, running, scope))) : free
             if (Exit.isFailure(gates)) {
               yield* permit.record("unknown")
               yield* Scope.close(scope, gates)
               return yield* Effect.failCause(gates.cause)
             }
+            const { lease, permits } = gates.value
+            const number = ++running.made
+            const hedge = running.busy > 0
             const context = contextOf(call, number)
             const controller = new AbortController()
-            const watch = new Watch(yield* Clock.Clock, limits, ends, context, call.stream)
+            const clock = yield* Clock.Clock
+            const attemptLimits = limitsOf(call, running, clock.currentTimeMillisUnsafe())
+            const watch = new Watch(clock, attemptLimits, running.ends, context, call.stream)
             const begun = watch.startedAt
             const ended = router.begin(call)
+            running.busy++
+            if (observed) observe({ _tag: "AttemptStarted", call, number, hedge, at: begun })
             let said: { readonly health: LlmError.Health; readonly outcome: Outcome } | undefined
             let seen: LlmError.RateLimits | undefined
+            let requestId: string | undefined
+            let events = 0
             const attempt: Attempt = {
               call,
               number,
               context,
-              limits,
+              limits: attemptLimits,
               signal: controller.signal,
               waiting: () => {
                 watch.waitingSince ??= watch.clock.currentTimeMillisUnsafe()
@@ -362,25 +353,59 @@ export const layer: Layer.Layer<
               },
               observe: (header) => {
                 if (limited) seen = rateLimits(header)
+                if (observed) requestId = header("x-request-id")
+              },
+              progress: (count) => {
+                events = count
+                return lease?.progress(count)
               }
             }
             let latency = 0
+            let answeredAt: number | undefined = undefined
             const settle = (health: LlmError.Health, error?: LlmError.LlmError) => {
+              running.busy--
               ended({ health, error, latency })
               const recorded = permit.record(
                 health,
                 error === undefined ? undefined : LlmError.retryAfterOf(error)
               )
-              if (!limited) return recorded
-              const settlement = { health, error, usage: said?.outcome.usage?.(), latency }
-              return Effect.andThen(
-                recorded,
-                Effect.forEach(gates.value, (gate) => gate.settle(settlement), { discard: true })
+              if (!gated && !observed) return recorded
+              const usage = said?.outcome.usage?.()
+              const executed =
+                answeredAt === undefined ? (error?.replaySafe === true ? "no" : "possibly") : "yes"
+              if (observed) {
+                const silent = error === undefined && said === undefined
+                tellEnd(running, usage, {
+                  _tag: "AttemptEnded",
+                  call,
+                  number,
+                  hedge,
+                  startedAt: begun,
+                  answeredAt,
+                  at: watch.clock.currentTimeMillisUnsafe(),
+                  error,
+                  // A one-shot reply need not say what it used.
+                  interrupted: silent && (call.stream || answeredAt === undefined),
+                  executed,
+                  usage,
+                  events,
+                  requestId: requestId ?? error?.requestId
+                })
+              }
+              const settlement = { health, error, usage, latency }
+              return Effect.all(
+                [
+                  recorded,
+                  lease === undefined ? Effect.void : lease.settle({ executed, usage, events }),
+                  Effect.forEach(permits, (gate) => gate.settle(settlement), { discard: true })
+                ],
+                { discard: true }
               )
             }
 
             const exit = yield* Effect.exit(restore(timed(watch, controller, scope, () => exchange(attempt))))
-            latency = watch.clock.currentTimeMillisUnsafe() - begun
+            const answered = watch.clock.currentTimeMillisUnsafe()
+            latency = answered - begun
             if (seen !== undefined) yield* rateLimit.observe(call, seen)
             if (Exit.isFailure(exit)) {
               controller.abort(over)
@@ -391,6 +416,10 @@ export const layer: Layer.Layer<
               yield* Scope.close(scope, exit)
               return yield* exit
             }
+            answeredAt = answered
+            hedging.observe(call, latency)
+            if (observed) observe({ _tag: "Answered", call, number, at: answered })
+            running.answered ??= number
             if (!call.stream) {
               yield* settle("up")
               yield* Scope.close(scope, exit)
@@ -410,26 +439,112 @@ export const layer: Layer.Layer<
           })
         )
 
+      /** An attempt, and others beside it while it does not answer. Gives what ended it, and where. */
+      const round = <A, E extends LlmError.LlmError, R>(
+        call: Call.Call,
+        running: Running,
+        plan: Router.Plan,
+        exchange: (attempt: Attempt) => Effect.Effect<A, E, R>
+      ) => {
+        const hedges = call.replaySafe === true ? hedging.plan(call) : undefined
+        return hedges === undefined
+          ? Effect.map(Effect.exit(attemptOnce(call, running, exchange)), (exit) => ({ call, exit }))
+          : hedged({
+              first: call,
+              plan: hedges,
+              maxHint: backoff.maxHint,
+              attempt: (target) => attemptOnce(target, running, exchange),
+              another: Effect.gen(function* () {
+                const other = yield* plan.other
+                const target = other === undefined ? call : { ...call, ...other }
+                return (yield* budget.withdraw(target)) ? target : undefined
+              })
+            })
+      }
+
       const run: Resilience["Service"]["run"] = Effect.fnUntraced(function* <
         A,
         E extends LlmError.LlmError,
         R
-      >(call: Call.Call, exchange: (attempt: Attempt) => Effect.Effect<A, E, R>) {
+      >(asked: Call.Call, exchange: (attempt: Attempt) => Effect.Effect<A, E, R>) {
         const clock = yield* Clock.Clock
+        const call =
+          asked.id === undefined ? { ...asked, id: CallId.make(clock, yield* Random.Random) } : asked
         const startedAt = clock.currentTimeMillisUnsafe()
         const endsAt = startedAt + limits.total
         const deadline = call.deadline ?? Number.POSITIVE_INFINITY
-        const ends: Ends = { total: endsAt, deadline }
         if (deadline <= startedAt)
           return yield* new LlmError.DeadlineExceeded({ ...contextOf(call, 0), deadline })
         const plan = yield* router.plan(call)
+        const running: Running = {
+          startedAt,
+          ends: { total: endsAt, deadline },
+          others: plan.left,
+          made: 0,
+          busy: 0,
+          answered: undefined,
+          usage: undefined,
+          requestId: undefined
+        }
+        return yield* observed
+          ? told(call, running, through(call, running, plan, exchange))
+          : through(call, running, plan, exchange)
+      })
+
+      /** Tells the beginning of a call, and its end; a committed stream ends with its attempt. */
+      const told = <A, E extends LlmError.LlmError, R>(
+        call: Call.Call,
+        running: Running,
+        effect: Effect.Effect<A, E, R>
+      ) =>
+        Effect.flatMap(Effect.serviceOption(Tracer.ParentSpan), (parent) => {
+          observe({
+            _tag: "CallStarted",
+            call,
+            at: running.startedAt,
+            parent: Option.getOrUndefined(parent)
+          })
+          return Effect.onExit(effect, (exit) =>
+            Effect.sync(() => {
+              if (Exit.isSuccess(exit) && call.stream) return
+              const error = Exit.isSuccess(exit)
+                ? undefined
+                : Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+              const { made: attempts, requestId, startedAt, usage } = running
+              const interrupted = Exit.isFailure(exit) && error === undefined
+              const at = watchdog.now()
+              observe({
+                _tag: "CallEnded",
+                call,
+                startedAt,
+                at,
+                attempts,
+                error,
+                interrupted,
+                usage,
+                requestId
+              })
+            })
+          )
+        })
+
+      /** The retry loop around the rounds of a call. */
+      const through = Effect.fnUntraced(function* <A, E extends LlmError.LlmError, R>(
+        call: Call.Call,
+        running: Running,
+        plan: Router.Plan,
+        exchange: (attempt: Attempt) => Effect.Effect<A, E, R>
+      ) {
+        const clock = yield* Clock.Clock
+        const { deadline, total: endsAt } = running.ends
         let current: Call.Call = plan.first === undefined ? call : { ...call, ...plan.first }
-        yield* budget.deposit(current)
-        // Exchanges made so far: a deployment that lets nothing through is none.
-        let made = 0
-        const counted = (attempt: Attempt) => {
-          made = attempt.number
-          return exchange(attempt)
+        // A rescue is another try at a call that has paid in already.
+        if (call.rescues === undefined) yield* budget.deposit(current)
+        else if (!(yield* budget.withdraw(current))) {
+          return yield* new LlmError.RetryBudgetExhausted({
+            ...contextOf(call, 0),
+            last: "StreamInterrupted"
+          })
         }
         let step:
           | ((
@@ -437,29 +552,40 @@ export const layer: Layer.Layer<
               error: LlmError.LlmError
             ) => Pull.Pull<[unknown, Duration.Duration], never, unknown>)
           | undefined
-        let last: Exit.Exit<A, E | LlmError.PolicyError | LlmError.TimedOut> | undefined
+        /** What a deployment said last; a refusal of our own says less. */
+        let last:
+          | {
+              readonly call: Call.Call
+              readonly exit: Exit.Exit<A, E | LlmError.PolicyError | LlmError.TimedOut>
+              readonly error: LlmError.LlmError
+            }
+          | undefined
+        let unreadable = 0
         for (;;) {
-          const exit = yield* Effect.exit(attemptOnce(current, made + 1, ends, counted))
-          if (Exit.isSuccess(exit)) return exit.value
-          const failure = Cause.findErrorOption(exit.cause)
-          if (failure._tag === "None") return yield* exit
-          const error = failure.value
+          const ended = yield* round(current, running, plan, exchange)
+          if (Exit.isSuccess(ended.exit)) return ended.exit.value
+          const failure = Cause.findErrorOption(ended.exit.cause)
+          if (failure._tag === "None") return yield* ended.exit
+          const found = { ...ended, error: failure.value }
           const now = clock.currentTimeMillisUnsafe()
           // While another deployment is left, nothing is waited for.
-          const elsewhere = now < Math.min(endsAt, deadline) ? yield* plan.next(error) : undefined
+          const elsewhere = now < Math.min(endsAt, deadline) ? yield* plan.next(found.error) : undefined
+          if (last === undefined || isRefusal(last.error) || !isRefusal(found.error)) last = found
           if (elsewhere !== undefined) {
-            if (error._tag !== "CircuitOpen") last = exit
             current = { ...call, ...elsewhere }
             yield* budget.deposit(current)
             continue
           }
-          // Others opened the circuit while this call waited: its own failure is still the answer.
-          if (last !== undefined && error._tag === "CircuitOpen") return yield* last
-          last = exit
+          // Where we let nothing through, the last deployment that spoke is the one to ask again.
+          const { error, exit } = last
+          current = last.call
+          const { made } = running
           const late = (tag: string) =>
             new LlmError.DeadlineExceeded({ ...contextOf(current, made), deadline, last: tag })
           if (now >= deadline) return yield* late(error._tag)
           if (!error.retryable) return yield* exit
+          // Garble may be an accident of the line; twice it is how the server speaks.
+          if (error._tag === "MalformedResponse" && ++unreadable > 1) return yield* exit
           const hint = LlmError.retryAfterOf(error) ?? 0
           if (hint > backoff.maxHint) return yield* exit
           step ??= yield* Schedule.toStep(backoff.schedule)
@@ -485,6 +611,7 @@ export const layer: Layer.Layer<
               ...("detail" in error && error.detail !== undefined ? { detail: error.detail } : {})
             })
           }
+          if (observed) observe({ _tag: "RetryScheduled", call: current, number: made, error, wait, at: now })
           const onRetry = yield* OnRetry
           yield* onRetry({ call: current, attempt: made, error, wait })
           yield* Effect.sleep(Duration.millis(wait))

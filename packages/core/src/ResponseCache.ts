@@ -91,8 +91,13 @@ export interface Sink {
   readonly onDrain: (listener: () => void) => void
 }
 
-/** Writes a stream into a sink; succeeds after its proper end, with what was used where that was said. */
-export type Relay = (sink: Sink) => Effect.Effect<Usage | undefined, LlmError.StreamInterrupted>
+/**
+ * Writes a stream into a sink; succeeds after its proper end, with what was used where that was said. Fails
+ * with `BudgetExceeded` where no budget covers more of it.
+ */
+export type Relay = (
+  sink: Sink
+) => Effect.Effect<Usage | undefined, LlmError.StreamInterrupted | LlmError.BudgetExceeded>
 
 /** What stands before the body of a reply. */
 export interface Head {
@@ -274,7 +279,7 @@ type Landed =
   | { readonly _tag: "Kept"; readonly reply: Cached }
   | { readonly _tag: "Produced"; readonly produced: Produced }
 
-type StreamExit = Exit.Exit<Usage | undefined, LlmError.StreamInterrupted>
+type StreamExit = Exit.Exit<Usage | undefined, LlmError.StreamInterrupted | LlmError.BudgetExceeded>
 
 /** One call upstream, for whoever wants it. */
 class Flight {
@@ -619,7 +624,9 @@ const relayFrom = (
   })
 
 /** A relayed stream as an Effect stream, read no faster than it is consumed. */
-export const toStream = (relay: Relay): Stream.Stream<Uint8Array, LlmError.StreamInterrupted> =>
+export const toStream = (
+  relay: Relay
+): Stream.Stream<Uint8Array, LlmError.StreamInterrupted | LlmError.BudgetExceeded> =>
   Stream.unwrap(
     Effect.gen(function* () {
       let pieces: Array<Uint8Array> = []
@@ -650,19 +657,21 @@ export const toStream = (relay: Relay): Stream.Stream<Uint8Array, LlmError.Strea
           resume(Effect.void)
         }
       })
-      const pull: Pull.Pull<readonly [Uint8Array, ...Array<Uint8Array>], LlmError.StreamInterrupted> =
-        Effect.suspend(() => {
-          const [first, ...rest] = pieces
-          if (first === undefined) {
-            if (end === undefined) return Effect.flatMap(change, () => pull)
-            return Exit.isSuccess(end) ? Cause.done() : Effect.failCause(end.cause)
-          }
-          pieces = []
-          const listener = drain
-          drain = undefined
-          listener?.()
-          return Effect.succeed([first, ...rest] as const)
-        })
+      const pull: Pull.Pull<
+        readonly [Uint8Array, ...Array<Uint8Array>],
+        LlmError.StreamInterrupted | LlmError.BudgetExceeded
+      > = Effect.suspend(() => {
+        const [first, ...rest] = pieces
+        if (first === undefined) {
+          if (end === undefined) return Effect.flatMap(change, () => pull)
+          return Exit.isSuccess(end) ? Cause.done() : Effect.failCause(end.cause)
+        }
+        pieces = []
+        const listener = drain
+        drain = undefined
+        listener?.()
+        return Effect.succeed([first, ...rest] as const)
+      })
       return Stream.fromPull(Effect.succeed(pull))
     })
   )

@@ -24,6 +24,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { Call } from "./Call.ts"
+import * as InvalidSetting from "./InvalidSetting.ts"
 
 /** The service that `Resilience` asks for each retry. */
 export class RetryBudget extends Context.Service<
@@ -48,43 +49,62 @@ export interface Options {
   readonly perSecond?: number | undefined
 }
 
-/** One bucket per provider and deployment, in this process. */
-export const layer = (options?: Options): Layer.Layer<RetryBudget> =>
-  Layer.sync(RetryBudget, () => {
-    const capacity = options?.capacity ?? 100
-    const perCall = options?.perCall ?? 0.2
-    const perMilli = (options?.perSecond ?? 10) / 1000
-    const buckets = new Map<string, { tokens: number; at: number }>()
+const rules: Readonly<Record<keyof Options, InvalidSetting.Rule>> = {
+  capacity: InvalidSetting.between(0, 1_000_000),
+  perCall: InvalidSetting.between(0, 1000),
+  perSecond: InvalidSetting.between(0, 1_000_000)
+}
 
-    const bucketOf = (call: Call, now: number) => {
-      const key = `${call.provider}/${call.deployment}`
-      let bucket = buckets.get(key)
-      if (bucket === undefined) {
-        bucket = { tokens: capacity, at: now }
-        buckets.set(key, bucket)
+interface Purse {
+  tokens: number
+  at: number
+}
+
+/** One bucket per provider and deployment, in this process. Fails at start with `InvalidSetting`. */
+export function layer(): Layer.Layer<RetryBudget>
+export function layer(options: Options | undefined): Layer.Layer<RetryBudget, InvalidSetting.InvalidSetting>
+export function layer(options: Options = {}): Layer.Layer<RetryBudget, InvalidSetting.InvalidSetting> {
+  return Layer.effect(
+    RetryBudget,
+    Effect.gen(function* () {
+      yield* InvalidSetting.check("RetryBudget.layer", options, rules)
+      const capacity = options.capacity ?? 100
+      const perCall = options.perCall ?? 0.2
+      const perMilli = (options.perSecond ?? 10) / 1000
+      const purses = new Map<string, Purse>()
+
+      const purseOf = (call: Call, now: number): Purse => {
+        const key = `${call.provider}/${call.deployment}`
+        let purse = purses.get(key)
+        if (purse === undefined) {
+          purse = { tokens: capacity, at: now }
+          purses.set(key, purse)
+          return purse
+        }
+        purse.tokens = Math.min(capacity, purse.tokens + Math.max(0, now - purse.at) * perMilli)
+        purse.at = now
+        return purse
       }
-      bucket.tokens = Math.min(capacity, bucket.tokens + Math.max(0, now - bucket.at) * perMilli)
-      bucket.at = now
-      return bucket
-    }
 
-    return RetryBudget.of({
-      deposit: (call) =>
-        Effect.map(Clock.currentTimeMillis, (now) => {
-          const bucket = bucketOf(call, now)
-          bucket.tokens = Math.min(capacity, bucket.tokens + perCall)
-        }),
-      withdraw: (call) =>
-        Effect.map(Clock.currentTimeMillis, (now) => {
-          const bucket = bucketOf(call, now)
-          // The sum of many small deposits may miss a whole token by a rounding error.
-          if (bucket.tokens < 1 - 1e-9) return false
-          bucket.tokens = Math.max(0, bucket.tokens - 1)
-          return true
-        }),
-      balance: (call) => Effect.map(Clock.currentTimeMillis, (now) => bucketOf(call, now).tokens)
+      return RetryBudget.of({
+        deposit: (call) =>
+          Effect.map(Clock.currentTimeMillis, (now) => {
+            const purse = purseOf(call, now)
+            purse.tokens = Math.min(capacity, purse.tokens + perCall)
+          }),
+        withdraw: (call) =>
+          Effect.map(Clock.currentTimeMillis, (now) => {
+            const purse = purseOf(call, now)
+            // The sum of many small deposits may miss a whole token by a rounding error.
+            if (purse.tokens < 1 - 1e-9) return false
+            purse.tokens = Math.max(0, purse.tokens - 1)
+            return true
+          }),
+        balance: (call) => Effect.map(Clock.currentTimeMillis, (now) => purseOf(call, now).tokens)
+      })
     })
-  })
+  )
+}
 
 /** No limit but the backoff's own. */
 export const layerNone: Layer.Layer<RetryBudget> = Layer.succeed(RetryBudget, {

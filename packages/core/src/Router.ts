@@ -5,7 +5,7 @@
  *
  * A route is a list of deployments for the models that callers ask for. For each call it is put in
  * order by the strategy; deployments whose circuit is open, or that asked to be left alone
- * (`retry-after`), come last. While another deployment is left whose circuit is not open, a failure
+ * (`retry-after`, up to `maxRest`), come last. While another deployment is left whose circuit is not open, a failure
  * that it may not share moves the call on at once; the last one is retried with the backoff.
  *
  * - `ordered`: as listed. The first is the primary, and is returned to once its circuit lets a probe through.
@@ -39,6 +39,7 @@
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Hash from "effect/Hash"
 import * as Layer from "effect/Layer"
@@ -46,6 +47,7 @@ import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as Call from "./Call.ts"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
+import * as InvalidSetting from "./InvalidSetting.ts"
 import * as LlmError from "./LlmError.ts"
 
 /** Where one attempt goes. */
@@ -70,6 +72,10 @@ export interface Plan {
   readonly first: Target | undefined
   /** Where the call goes on after a failure; `undefined` where it stays. */
   readonly next: (error: LlmError.LlmError) => Effect.Effect<Target | undefined>
+  /** Where a hedge goes: the next deployment that may be asked; `undefined` where there is none. */
+  readonly other: Effect.Effect<Target | undefined>
+  /** Deployments that the call can still go to. */
+  readonly left: () => number
 }
 
 /** The service that `Resilience` asks where a call goes. Without a Layer every call goes where it says. */
@@ -81,7 +87,14 @@ export const Router = Context.Reference<{
 
 const untold = () => {}
 
-const straight = Effect.succeed<Plan>({ first: undefined, next: () => Effect.succeed(undefined) })
+const nowhere: Effect.Effect<undefined> = Effect.succeed(undefined)
+
+const straight = Effect.succeed<Plan>({
+  first: undefined,
+  next: () => nowhere,
+  other: nowhere,
+  left: () => 0
+})
 
 // ---------------------------------------------------------------------------
 // Settings
@@ -105,6 +118,12 @@ export type Deployment = typeof Deployment.Type
 export const Strategy = Schema.Literals(["ordered", "weighted", "leastBusy", "lowestLatency", "cheapest"])
 export type Strategy = typeof Strategy.Type
 
+const DurationInput = Schema.declare(
+  (value): value is Duration.Input =>
+    typeof value === "number" || typeof value === "string" || Duration.isDuration(value),
+  { expected: 'a duration, such as "10 seconds"' }
+)
+
 /** What a router is made of. */
 export const Settings = Schema.Struct({
   deployments: Schema.NonEmptyArray(Deployment),
@@ -118,18 +137,11 @@ export const Settings = Schema.Struct({
     Schema.Record(Schema.String, Schema.Record(Schema.String, Schema.NonEmptyString))
   ),
   /** Tags that move a call on; `defaultFailover` unless told. */
-  failover: Schema.optional(Schema.Array(Schema.NonEmptyString))
+  failover: Schema.optional(Schema.Array(Schema.NonEmptyString)),
+  /** The longest that a `retry-after` lets a deployment rest, such as "1 minute"; 5 minutes unless told. */
+  maxRest: Schema.optional(DurationInput)
 })
 export type Settings = typeof Settings.Type
-
-/** Settings that no router can be made of. */
-export class InvalidSettings extends Schema.TaggedError<InvalidSettings>()("InvalidSettings", {
-  detail: Schema.String
-}) {
-  override get message(): string {
-    return `the router's settings are not valid: ${this.detail}`
-  }
-}
 
 /** Failures that another deployment may not share. */
 export const defaultFailover: ReadonlyArray<LlmError.LlmError["_tag"]> = [
@@ -148,31 +160,60 @@ export const defaultFailover: ReadonlyArray<LlmError.LlmError["_tag"]> = [
   "QueueFull"
 ]
 
+/**
+ * Whether another deployment may do better, by `defaultFailover`: the `while` of a step in Effect's own
+ * `ExecutionPlan`.
+ *
+ * @example
+ * ```ts
+ * import { LlmError, Router } from "@llm/core"
+ *
+ * const where = { provider: "openai", deployment: "east", operation: "chat.create", attempts: 1 }
+ * if (!Router.movesOn(new LlmError.Overloaded(where))) throw new Error("expected to move on")
+ * if (Router.movesOn(new LlmError.InvalidRequest(where))) throw new Error("expected to stay")
+ * ```
+ */
+export const movesOn = (error: LlmError.LlmError, failover: ReadonlySet<string> = movers): boolean =>
+  failover.has(error._tag) && !(error._tag === "TimedOut" && error.phase === "total")
+
+const movers: ReadonlySet<string> = new Set(defaultFailover)
+
+const owner = "Router.layer"
+
 const knownTags: ReadonlySet<string> = new Set(LlmError.all.map((error) => error.identifier))
 
-const check = (settings: Settings): string | undefined => {
+/** What no type can say: names that must differ, and names that must be known. */
+const check = (settings: Settings): InvalidSetting.InvalidSetting | undefined => {
+  const wrong = (setting: string, value: string, allowed: string) =>
+    new InvalidSetting.InvalidSetting({ owner, setting, value: JSON.stringify(value), allowed })
   const names = settings.deployments.map(({ name }) => name)
-  const twice = names.find((name, index) => names.indexOf(name) !== index)
-  if (twice !== undefined) return `deployments: "${twice}" is listed twice; names must differ`
+  const twice = names.findIndex((name, index) => names.indexOf(name) !== index)
+  if (twice >= 0)
+    return wrong(`deployments[${twice}].name`, names[twice] ?? "", "a name that is not listed twice")
   for (const [field, tags] of [
     ["failover", settings.failover ?? []],
     ["fallbacks", Object.keys(settings.fallbacks ?? {})]
   ] as const) {
     const tag = tags.find((name) => !knownTags.has(name))
-    if (tag !== undefined) {
-      return `${field}: "${tag}" is no failure; allowed are ${[...knownTags].join(", ")}`
-    }
+    if (tag !== undefined) return wrong(field, tag, [...knownTags].join(", "))
   }
   const served = new Set(settings.deployments.flatMap(({ models }) => Object.keys(models)))
-  const lost = Object.values(settings.fallbacks ?? {})
-    .flatMap((models) => Object.entries(models).flat())
-    .find((model) => !served.has(model))
-  if (lost !== undefined) {
-    return `fallbacks: no deployment serves "${lost}"; allowed are ${[...served].join(", ")}`
+  for (const [tag, models] of Object.entries(settings.fallbacks ?? {})) {
+    const lost = Object.entries(models)
+      .flat()
+      .find((model) => !served.has(model))
+    if (lost !== undefined) {
+      return wrong(`fallbacks.${tag}`, lost, `a model that a deployment serves: ${[...served].join(", ")}`)
+    }
   }
-  const free = settings.deployments.find(({ price }) => price === undefined)
-  return settings.strategy === "cheapest" && free !== undefined
-    ? `deployments: "${free.name}" has no price; strategy "cheapest" needs one on every deployment`
+  const free = settings.deployments.findIndex(({ price }) => price === undefined)
+  return settings.strategy === "cheapest" && free >= 0
+    ? new InvalidSetting.InvalidSetting({
+        owner,
+        setting: `deployments[${free}].price`,
+        value: "missing",
+        allowed: 'a price on every deployment, as the strategy is "cheapest"'
+      })
     : undefined
 }
 
@@ -212,23 +253,28 @@ const rank = (session: string, { name, weight }: Deployment): number => {
   return -Math.log(((hash >>> 0) + 0.5) / 2 ** 32) / (weight ?? 1)
 }
 
-const decode = Schema.decodeUnknownEffect(Settings)
+const decode = Schema.decodeUnknownEffect(Settings, { onExcessProperty: "error" })
+
+const fieldsAt = (path: ReadonlyArray<PropertyKey>): ReadonlyArray<string> =>
+  Object.keys(path.length === 0 ? Settings.fields : Deployment.fields)
 
 /**
- * A router over deployments. Fails with `InvalidSettings` that names what is wrong.
+ * A router over deployments. Fails at start with `InvalidSetting`.
  *
  * Calls for a model that no deployment lists go where they say, as without a router.
  */
-export const layer = (input: Settings): Layer.Layer<never, InvalidSettings, CircuitBreaker.CircuitBreaker> =>
+export const layer = (
+  input: Settings
+): Layer.Layer<never, InvalidSetting.InvalidSetting, CircuitBreaker.CircuitBreaker> =>
   Layer.effect(
     Router,
     Effect.gen(function* () {
-      const settings = yield* Effect.mapError(
-        decode(input),
-        (error) => new InvalidSettings({ detail: error.message.replaceAll(/\s+/gu, " ") })
+      const settings = yield* Effect.mapError(decode(input), (error) =>
+        InvalidSetting.fromSchema(owner, input, error, fieldsAt)
       )
       const wrong = check(settings)
-      if (wrong !== undefined) return yield* new InvalidSettings({ detail: wrong })
+      if (wrong !== undefined) return yield* wrong
+      const maxRest = yield* InvalidSetting.millis(owner, "maxRest", settings.maxRest ?? "5 minutes")
       const breaker = yield* CircuitBreaker.CircuitBreaker
       const failover: ReadonlySet<string> = new Set(settings.failover ?? defaultFailover)
       const fallbacks = new Map(
@@ -288,7 +334,7 @@ export const layer = (input: Settings): Layer.Layer<never, InvalidSettings, Circ
             (state._tag === "HalfOpen" && state.probing)
         )
 
-      /** Healthy ones first, each part in the order of the strategy. */
+      /** Healthy ones first, those to avoid after the others; each part in the order of the strategy. */
       const route = Effect.fnUntraced(function* (call: Call.Call) {
         const { model } = call
         if (model === undefined) return []
@@ -302,8 +348,11 @@ export const layer = (input: Settings): Layer.Layer<never, InvalidSettings, Circ
         const resting = yield* Effect.forEach(targets, (target) =>
           memoryOf(target.deployment).restsUntil > now ? Effect.succeed(true) : isShut(call, target)
         )
+        const avoided = new Set(call.avoid)
+        const awake = targets.filter((_, index) => resting[index] === false)
         return [
-          ...targets.filter((_, index) => resting[index] === false),
+          ...awake.filter(({ deployment }) => !avoided.has(deployment)),
+          ...awake.filter(({ deployment }) => avoided.has(deployment)),
           ...targets.filter((_, index) => resting[index] === true)
         ]
       })
@@ -318,7 +367,8 @@ export const layer = (input: Settings): Layer.Layer<never, InvalidSettings, Circ
           memory.busy--
           const now = clock.currentTimeMillisUnsafe()
           const wait = error === undefined ? undefined : LlmError.retryAfterOf(error)
-          if (wait !== undefined) memory.restsUntil = Math.max(memory.restsUntil, now + wait)
+          if (wait !== undefined)
+            memory.restsUntil = Math.max(memory.restsUntil, now + Math.min(wait, maxRest))
           // An attempt that was given up tells nothing.
           if (health !== "unknown" || error !== undefined) memory.endedAt = now
           if (health === "up" && error === undefined) {
@@ -337,16 +387,8 @@ export const layer = (input: Settings): Layer.Layer<never, InvalidSettings, Circ
           queue = queue.slice(1)
           let asked = call
           const tried = new Set([call.model])
-          const next = Effect.fnUntraced(function* (error: LlmError.LlmError) {
-            const other = fallbacks.get(error._tag)?.get(asked.model ?? "")
-            if (other !== undefined && !tried.has(other)) {
-              tried.add(other)
-              asked = { ...asked, model: other }
-              queue = yield* route(asked)
-            } else if (!failover.has(error._tag) || (error._tag === "TimedOut" && error.phase === "total")) {
-              return undefined
-            }
-            // A shut one is passed by, but not forgotten: to wait here is better than to end there.
+          // A shut one is passed by, but not forgotten: to wait here is better than to end there.
+          const other: Plan["other"] = Effect.gen(function* () {
             for (const target of queue) {
               if (yield* isShut(call, target)) continue
               queue = queue.filter((one) => one !== target)
@@ -354,7 +396,18 @@ export const layer = (input: Settings): Layer.Layer<never, InvalidSettings, Circ
             }
             return undefined
           })
-          return { first, next }
+          const next = Effect.fnUntraced(function* (error: LlmError.LlmError) {
+            const instead = fallbacks.get(error._tag)?.get(asked.model ?? "")
+            if (instead !== undefined && !tried.has(instead)) {
+              tried.add(instead)
+              asked = { ...asked, model: instead }
+              queue = yield* route(asked)
+            } else if (!movesOn(error, failover)) {
+              return undefined
+            }
+            return yield* other
+          })
+          return { first, next, other, left: () => queue.length }
         })
       }
     })

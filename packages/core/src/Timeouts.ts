@@ -23,7 +23,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import { millis } from "./internal/duration.ts"
+import * as InvalidSetting from "./InvalidSetting.ts"
+import { config, millis } from "./internal/duration.ts"
 
 /** The four limits in milliseconds; `Infinity` where there is none. */
 export interface Limits {
@@ -56,26 +57,50 @@ export const make = (options?: Options): Limits => ({
   total: millis(options?.total, "10 minutes")
 })
 
-/** Limits from code. */
-export const layer = (options?: Options): Layer.Layer<Timeouts> => Layer.succeed(Timeouts, make(options))
+const rules: Readonly<Record<keyof Options, InvalidSetting.Rule>> = {
+  connect: InvalidSetting.judgedLater,
+  firstEvent: InvalidSetting.judgedLater,
+  idle: InvalidSetting.judgedLater,
+  total: InvalidSetting.judgedLater
+}
+
+/** Limits from code. Fails at start with `InvalidSetting`. */
+export function layer(): Layer.Layer<Timeouts>
+export function layer(options: Options | undefined): Layer.Layer<Timeouts, InvalidSetting.InvalidSetting>
+export function layer(options: Options = {}): Layer.Layer<Timeouts, InvalidSetting.InvalidSetting> {
+  return Layer.effect(
+    Timeouts,
+    Effect.gen(function* () {
+      const owner = "Timeouts.layer"
+      yield* InvalidSetting.check(owner, options, rules)
+      for (const [setting, input] of Object.entries(options)) {
+        if (input !== undefined) yield* InvalidSetting.millis(owner, setting, input, 1)
+      }
+      return make(options)
+    })
+  )
+}
 
 /** No limit at all. */
-export const layerNone: Layer.Layer<Timeouts> = layer({
-  connect: Duration.infinity,
-  firstEvent: Duration.infinity,
-  idle: Duration.infinity,
-  total: Duration.infinity
-})
+export const layerNone: Layer.Layer<Timeouts> = Layer.succeed(
+  Timeouts,
+  make({
+    connect: Duration.infinity,
+    firstEvent: Duration.infinity,
+    idle: Duration.infinity,
+    total: Duration.infinity
+  })
+)
 
 /** Limits from `LLM_TIMEOUT_CONNECT`, `LLM_TIMEOUT_FIRST_EVENT`, `LLM_TIMEOUT_IDLE` and `LLM_TIMEOUT_TOTAL`. */
 export const layerConfig: Layer.Layer<Timeouts, Config.ConfigError> = Layer.effect(
   Timeouts,
   Effect.map(
     Config.all({
-      connect: Config.option(Config.Duration("LLM_TIMEOUT_CONNECT")),
-      firstEvent: Config.option(Config.Duration("LLM_TIMEOUT_FIRST_EVENT")),
-      idle: Config.option(Config.Duration("LLM_TIMEOUT_IDLE")),
-      total: Config.option(Config.Duration("LLM_TIMEOUT_TOTAL"))
+      connect: Config.option(config("LLM_TIMEOUT_CONNECT", 1)),
+      firstEvent: Config.option(config("LLM_TIMEOUT_FIRST_EVENT", 1)),
+      idle: Config.option(config("LLM_TIMEOUT_IDLE", 1)),
+      total: Config.option(config("LLM_TIMEOUT_TOTAL", 1))
     }),
     (limits) =>
       make({

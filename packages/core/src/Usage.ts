@@ -18,6 +18,12 @@ export interface Usage {
   readonly cacheWriteTokens: number
   /** Generated tokens that the caller never sees. */
   readonly reasoningTokens: number
+  /** Prompt tokens of sound, as this and what follows absent where there was none. */
+  readonly audioInputTokens?: number | undefined
+  /** Generated tokens of sound. */
+  readonly audioOutputTokens?: number | undefined
+  /** Sound that is billed by its length, as by `whisper-1`, in seconds. */
+  readonly audioSeconds?: number | undefined
   /** `false` where we estimated because the provider reported nothing, or nothing that adds up. */
   readonly exact: boolean
 }
@@ -35,24 +41,35 @@ export const zero: Usage = {
 
 const Count = Schema.optional(Schema.NullOr(Schema.Finite))
 
-/** `usage` of Chat Completions, Responses and embeddings: one shape with both spellings. */
+const InputDetails = Schema.optional(
+  Schema.NullOr(Schema.Struct({ cached_tokens: Count, cache_write_tokens: Count, audio_tokens: Count }))
+)
+
+const OutputDetails = Schema.optional(
+  Schema.NullOr(Schema.Struct({ reasoning_tokens: Count, audio_tokens: Count }))
+)
+
+/** `usage` of Chat Completions, Responses, embeddings and transcriptions: one shape with all spellings. */
 const Wire = Schema.Struct({
   prompt_tokens: Count,
   completion_tokens: Count,
   input_tokens: Count,
   output_tokens: Count,
   total_tokens: Count,
-  prompt_tokens_details: Schema.optional(
-    Schema.NullOr(Schema.Struct({ cached_tokens: Count, cache_write_tokens: Count }))
-  ),
-  input_tokens_details: Schema.optional(
-    Schema.NullOr(Schema.Struct({ cached_tokens: Count, cache_write_tokens: Count }))
-  ),
-  completion_tokens_details: Schema.optional(Schema.NullOr(Schema.Struct({ reasoning_tokens: Count }))),
-  output_tokens_details: Schema.optional(Schema.NullOr(Schema.Struct({ reasoning_tokens: Count })))
+  seconds: Count,
+  /** Ours: a stream that was rescued has a part of which nobody told the tokens. */
+  estimated: Schema.optional(Schema.NullOr(Schema.Boolean)),
+  prompt_tokens_details: InputDetails,
+  input_tokens_details: InputDetails,
+  input_token_details: InputDetails,
+  completion_tokens_details: OutputDetails,
+  output_tokens_details: OutputDetails
 })
 
 const decodeWire = Schema.decodeUnknownOption(Wire)
+
+/** The most that a count can be, so that sums of counts are exact; far above any context window. */
+const most = 1e15
 
 const isGiven = (tokens: number | null | undefined): tokens is number =>
   tokens !== null && tokens !== undefined
@@ -60,7 +77,7 @@ const isGiven = (tokens: number | null | undefined): tokens is number =>
 const count = (...candidates: ReadonlyArray<number | null | undefined>): number => {
   for (const candidate of candidates) {
     if (isGiven(candidate)) {
-      return Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.round(candidate)))
+      return Math.min(most, Math.max(0, Math.round(candidate)))
     }
   }
   return 0
@@ -84,14 +101,17 @@ export const fromWire = (value: unknown): Usage | undefined => {
   const decoded = decodeWire(value)
   if (Option.isNone(decoded)) return undefined
   const wire = decoded.value
-  const inputDetails = wire.prompt_tokens_details ?? wire.input_tokens_details
+  const inputDetails = wire.prompt_tokens_details ?? wire.input_tokens_details ?? wire.input_token_details
   const outputDetails = wire.completion_tokens_details ?? wire.output_tokens_details
   const inputTokens = count(wire.prompt_tokens, wire.input_tokens)
   const outputTokens = count(wire.completion_tokens, wire.output_tokens)
   const reported = wire.total_tokens
   const cached = count(inputDetails?.cached_tokens)
   const cacheWrite = count(inputDetails?.cache_write_tokens)
+  const audioInput = count(inputDetails?.audio_tokens)
   const reasoning = count(outputDetails?.reasoning_tokens)
+  const audioOutput = count(outputDetails?.audio_tokens)
+  const seconds = Math.max(0, wire.seconds ?? 0)
   const reportedCounts = [
     wire.prompt_tokens,
     wire.input_tokens,
@@ -99,37 +119,58 @@ export const fromWire = (value: unknown): Usage | undefined => {
     wire.output_tokens,
     wire.total_tokens
   ].filter(isGiven)
-  if (reportedCounts.length === 0) return undefined
+  if (reportedCounts.length === 0 && !isGiven(wire.seconds)) return undefined
   const slipped = [
     ...reportedCounts,
     inputDetails?.cached_tokens,
     inputDetails?.cache_write_tokens,
-    outputDetails?.reasoning_tokens
-  ].some((tokens) => isGiven(tokens) && (tokens < 0 || !Number.isSafeInteger(tokens)))
+    inputDetails?.audio_tokens,
+    outputDetails?.reasoning_tokens,
+    outputDetails?.audio_tokens
+  ].some((tokens) => isGiven(tokens) && (tokens < 0 || tokens > most || !Number.isInteger(tokens)))
   const total = inputTokens + outputTokens
+  const cachedTokens = Math.min(cached, inputTokens)
+  const reasoningTokens = Math.min(reasoning, outputTokens)
   return {
     inputTokens,
     outputTokens,
     totalTokens: Math.max(total, count(reported)),
-    cachedTokens: Math.min(cached, inputTokens),
-    cacheWriteTokens: Math.min(cacheWrite, inputTokens),
-    reasoningTokens: Math.min(reasoning, outputTokens),
+    cachedTokens,
+    cacheWriteTokens: Math.min(cacheWrite, inputTokens - cachedTokens),
+    reasoningTokens,
+    // Cached tokens may be sound too, so these overlap; `Cost.tokensOf` takes them apart.
+    ...(audioInput > 0 ? { audioInputTokens: Math.min(audioInput, inputTokens) } : {}),
+    ...(audioOutput > 0 ? { audioOutputTokens: Math.min(audioOutput, outputTokens) } : {}),
+    ...(seconds > 0 ? { audioSeconds: seconds } : {}),
     exact:
+      wire.estimated !== true &&
       !slipped &&
+      (wire.seconds ?? 0) >= 0 &&
       (!isGiven(reported) || reported === total) &&
-      cached <= inputTokens &&
-      cacheWrite <= inputTokens &&
-      reasoning <= outputTokens
+      cached + cacheWrite <= inputTokens &&
+      audioInput <= inputTokens &&
+      reasoning <= outputTokens &&
+      audioOutput <= outputTokens
   }
 }
 
+const sum = (left: number | undefined, right: number | undefined): number => (left ?? 0) + (right ?? 0)
+
 /** Adds two usages; the sum is exact only if both are. */
-export const add = (left: Usage, right: Usage): Usage => ({
-  inputTokens: left.inputTokens + right.inputTokens,
-  outputTokens: left.outputTokens + right.outputTokens,
-  totalTokens: left.totalTokens + right.totalTokens,
-  cachedTokens: left.cachedTokens + right.cachedTokens,
-  cacheWriteTokens: left.cacheWriteTokens + right.cacheWriteTokens,
-  reasoningTokens: left.reasoningTokens + right.reasoningTokens,
-  exact: left.exact && right.exact
-})
+export const add = (left: Usage, right: Usage): Usage => {
+  const audioInputTokens = sum(left.audioInputTokens, right.audioInputTokens)
+  const audioOutputTokens = sum(left.audioOutputTokens, right.audioOutputTokens)
+  const audioSeconds = sum(left.audioSeconds, right.audioSeconds)
+  return {
+    inputTokens: left.inputTokens + right.inputTokens,
+    outputTokens: left.outputTokens + right.outputTokens,
+    totalTokens: left.totalTokens + right.totalTokens,
+    cachedTokens: left.cachedTokens + right.cachedTokens,
+    cacheWriteTokens: left.cacheWriteTokens + right.cacheWriteTokens,
+    reasoningTokens: left.reasoningTokens + right.reasoningTokens,
+    ...(audioInputTokens > 0 ? { audioInputTokens } : {}),
+    ...(audioOutputTokens > 0 ? { audioOutputTokens } : {}),
+    ...(audioSeconds > 0 ? { audioSeconds } : {}),
+    exact: left.exact && right.exact
+  }
+}

@@ -1,6 +1,17 @@
 import { Call, CircuitBreaker, type LlmError } from "@llm/core"
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Duration, Effect, Exit, Layer, References, type Scope, Stream } from "effect"
+import {
+  Clock,
+  ConfigProvider,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  References,
+  type Scope,
+  Stream
+} from "effect"
 import * as Store from "effect/persistence/CircuitBreaker"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
@@ -142,10 +153,10 @@ const maxOpenFor = 30_000
 
 /** Plays the steps to a breaker and to its model, and compares them after each. */
 const assertAlike = (
-  layer: Layer.Layer<CircuitBreaker.CircuitBreaker>,
+  layer: Layer.Layer<CircuitBreaker.CircuitBreaker, unknown>,
   trip: Trip,
   steps: ReadonlyArray<typeof anyStep extends fc.Arbitrary<infer A> ? A : never>
-): Effect.Effect<void, never, Scope.Scope> =>
+): Effect.Effect<void, unknown, Scope.Scope> =>
   Effect.gen(function* () {
     const model = new Model(trip, openFor, maxOpenFor)
     const transitions = yield* watch
@@ -459,9 +470,53 @@ describe("CircuitBreaker.layerStore", () => {
       yield* play("EEEEE")
       assert.strictEqual(yield* tag(), "Closed")
     }).pipe(
-      Effect.provide(Layer.provide(CircuitBreaker.layerStore(Store.consecutive(2)), store)),
+      Effect.provide(
+        Layer.provide(CircuitBreaker.layerStore(Store.consecutive(2), { onStoreFailure: "open" }), store)
+      ),
       Effect.provideService(References.MinimumLogLevel, "None")
     )
+  )
+
+  it.effect("keeps circuits in this process while its store does not answer, unless told", () =>
+    Effect.gen(function* () {
+      yield* play("EE")
+      assert.deepStrictEqual(yield* state(), { _tag: "Open", until: 30_000 })
+      assert.strictEqual((yield* Effect.flip(admit())).until, 30_000)
+    }).pipe(
+      Effect.provide(Layer.provide(CircuitBreaker.layerStore(Store.consecutive(2)), broken)),
+      Effect.provideService(References.MinimumLogLevel, "None")
+    )
+  )
+
+  it.effect("waits half a second for a store that hangs, and then leaves it alone for a second", () =>
+    Effect.gen(function* () {
+      const asked: Array<number> = []
+      const hanging = Layer.succeed(Store.CircuitBreakerStore, {
+        admit: () =>
+          Effect.andThen(
+            Effect.map(Clock.currentTimeMillis, (now) => asked.push(now)),
+            Effect.never
+          ),
+        record: () => Effect.never,
+        state: () => Effect.never
+      })
+      const live = Effect.gen(function* () {
+        const first = yield* Effect.forkChild(admit(), { startImmediately: true })
+        yield* TestClock.adjust(499)
+        assert.isUndefined(first.pollUnsafe())
+        yield* TestClock.adjust(1)
+        const permit = yield* Fiber.join(first)
+        yield* permit.record("up")
+        yield* play("SS")
+        assert.deepStrictEqual(asked, [0])
+        yield* TestClock.adjust(1000)
+        const second = yield* Effect.forkChild(admit(), { startImmediately: true })
+        assert.deepStrictEqual(asked, [0, 1500])
+        yield* TestClock.adjust(500)
+        yield* Fiber.join(second)
+      })
+      yield* Effect.provide(live, Layer.provide(CircuitBreaker.layerStore(Store.consecutive(2)), hanging))
+    }).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
   )
 })
 

@@ -213,6 +213,59 @@ describe("Concurrency", () => {
     })
   )
 
+  it.effect("keeps each key's own limit, which may change, and none where there is none", () => {
+    const limits = new Map([
+      ["one", 1],
+      ["two", 2]
+    ])
+    return Effect.gen(function* () {
+      const of = (keyId: string): Call.Call => ({ ...call, keyId })
+      const granted = (keyId: string) => Effect.map(Effect.exit(admit(of(keyId))), Exit.isSuccess)
+      assert.isTrue(yield* granted("one"))
+      assert.isFalse(yield* granted("one"))
+      assert.isTrue(yield* granted("two"))
+      assert.isTrue(yield* granted("two"))
+      assert.isFalse(yield* granted("two"))
+      yield* Effect.replicateEffect(admit(of("none")), 100)
+      limits.set("one", 2)
+      assert.isTrue(yield* granted("one"))
+      limits.set("one", Number.NaN)
+      assert.isFalse(yield* granted("one"))
+    }).pipe(
+      Effect.provide(
+        Concurrency.layer({
+          limit: ({ keyId = "" }) => limits.get(keyId),
+          queue: 0,
+          key: ({ keyId = "" }) => keyId
+        })
+      )
+    )
+  })
+
+  it.effect("passes several limits in order, and gives the first back where the second refuses", () =>
+    Effect.gen(function* () {
+      const of = (keyId: string): Call.Call => ({ ...call, keyId })
+      const ann = yield* enter(of("ann"))
+      const refused = yield* Effect.flip(admit(of("ann")))
+      assert.strictEqual(refused._tag, "QueueFull")
+      const concurrency = yield* Concurrency.Concurrency
+      assert.deepInclude(yield* concurrency.state(of("ann")), { key: "ann", inFlight: 1, limit: 1 })
+      yield* enter(of("bob"))
+      assert.deepInclude(yield* concurrency.state(of("eve")), { key: "all", inFlight: 2, limit: 2 })
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(admit(of("eve")))))
+      yield* ann.settle(up)
+      yield* enter(of("ann"))
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(admit(of("eve")))))
+    }).pipe(
+      Effect.provide(
+        Concurrency.layer([
+          { limit: 2, queue: 0, key: () => "all" },
+          { limit: 1, queue: 0, key: ({ keyId = "" }) => keyId }
+        ])
+      )
+    )
+  )
+
   const anyVisit = fc.record({
     after: fc.integer({ min: 0, max: 300 }),
     stays: fc.integer({ min: 0, max: 1000 }),

@@ -91,6 +91,20 @@ const table: ReadonlyArray<Row> = [
     "unknown",
     429
   ),
+  row(
+    new LlmError.GuardRefused({ ...where, guard: "size", stage: "request", httpStatus: 400 }),
+    false,
+    true,
+    "unknown",
+    400
+  ),
+  row(
+    new LlmError.GuardRefused({ ...where, guard: "models", stage: "reply", httpStatus: 403 }),
+    false,
+    false,
+    "unknown",
+    403
+  ),
   row(new LlmError.ToolNotFound({ ...where, tool: "search" }), false, false, "up", 422),
   row(new LlmError.ToolInputInvalid({ ...where, tool: "search" }), false, false, "up", 422),
   row(new LlmError.ToolFailed({ ...where, tool: "search" }), false, false, "up", 500)

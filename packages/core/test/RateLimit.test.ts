@@ -792,6 +792,44 @@ describe("RateLimit", () => {
     })
   )
 
+  it.effect("keeps each key's own limit, which may change, come and go", () => {
+    const limits = new Map([
+      ["one", 1],
+      ["two", 2]
+    ])
+    return Effect.gen(function* () {
+      const marks = (keyId: string, times: number) =>
+        Effect.replicateEffect(
+          Effect.map(Effect.exit(admit({ ...sized(10), keyId })), (exit) =>
+            Exit.isSuccess(exit) ? "+" : "-"
+          ),
+          times
+        ).pipe(Effect.map((all) => all.join("")))
+      assert.strictEqual(yield* marks("one", 2), "+-")
+      assert.strictEqual(yield* marks("two", 3), "++-")
+      assert.strictEqual(yield* marks("none", 50), "+".repeat(50))
+      limits.delete("one")
+      assert.strictEqual(yield* marks("one", 5), "+++++")
+      limits.set("one", 3)
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(yield* marks("one", 4), "+++-")
+      limits.set("one", Number.NaN)
+      yield* TestClock.adjust("1 minute")
+      const error = yield* Effect.flip(admit({ ...sized(10), keyId: "one" }))
+      assert.strictEqual(error.limit, "requests per minute")
+      assert.isUndefined(error.retryAfter)
+    }).pipe(
+      Effect.provide(
+        RateLimit.layer({
+          requestsPerMinute: ({ keyId = "" }) => limits.get(keyId),
+          key: ({ keyId = "" }) => keyId,
+          follow: false,
+          maxWait: 0
+        })
+      )
+    )
+  })
+
   it.effect("passes several limits in order, and gives the first back where the second refuses", () =>
     Effect.gen(function* () {
       const ann = { ...small, tenant: "ann" }

@@ -1,4 +1,4 @@
-import { Backoff, Call, CircuitBreaker, LlmError, Resilience, RetryBudget, Timeouts } from "@llm/core"
+import { Backoff, Call, CircuitBreaker, LlmError, Resilience, RetryBudget, Router, Timeouts } from "@llm/core"
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import {
   Cause,
@@ -21,10 +21,10 @@ const call = Call.make({ provider: "openai", operation: "chat.create", model: "g
 const streamed: Call.Call = { ...call, operation: "chat.stream", stream: true }
 
 interface Policies {
-  readonly backoff?: Layer.Layer<Backoff.Backoff>
-  readonly breaker?: Layer.Layer<CircuitBreaker.CircuitBreaker>
-  readonly budget?: Layer.Layer<RetryBudget.RetryBudget>
-  readonly timeouts?: Layer.Layer<Timeouts.Timeouts>
+  readonly backoff?: Layer.Layer<Backoff.Backoff, unknown>
+  readonly breaker?: Layer.Layer<CircuitBreaker.CircuitBreaker, unknown>
+  readonly budget?: Layer.Layer<RetryBudget.RetryBudget, unknown>
+  readonly timeouts?: Layer.Layer<Timeouts.Timeouts, unknown>
 }
 
 /** The pipe over the given policies, a second between attempts unless told; the policies stay in reach. */
@@ -37,7 +37,8 @@ const pipe = (policies: Policies = {}) =>
         policies.budget ?? RetryBudget.layer(),
         policies.timeouts ?? Timeouts.layer()
       )
-    )
+    ),
+    Layer.orDie
   )
 
 const none: Policies = {
@@ -265,6 +266,22 @@ describe("the order", () => {
   )
 })
 
+describe("a rescue", () => {
+  it.effect("takes from the retry budget, and is not made where that is empty", () =>
+    Effect.gen(function* () {
+      const { began, exchange } = script(answer)
+      const rescuing: Call.Call = { ...call, rescues: "the-broken-one" }
+      assert.strictEqual((yield* ended(exchange, rescuing)).value, "answer 1")
+      const { error } = yield* ended(exchange, rescuing)
+      assert.deepInclude(
+        { ...error },
+        { _tag: "RetryBudgetExhausted", last: "StreamInterrupted", attempts: 0 }
+      )
+      assert.strictEqual(began.length, 1)
+    }).pipe(Effect.provide(pipe({ budget: RetryBudget.layer({ capacity: 1, perCall: 0, perSecond: 0 }) })))
+  )
+})
+
 describe("retrying", () => {
   const where = { provider: "openai", deployment: "default", operation: "chat.create", attempts: 1 }
 
@@ -313,6 +330,16 @@ describe("retrying", () => {
       assert.strictEqual(error?._tag, "ServerError")
       assert.strictEqual(error?.attempts, 7)
     }).pipe(Effect.provide(pipe({ backoff: Backoff.layerExponential() })))
+  )
+
+  it.effect("asks a server that garbles its replies once more, not six times", () =>
+    Effect.gen(function* () {
+      const { began, exchange } = script((attempt) =>
+        Effect.fail(new LlmError.MalformedResponse({ ...attempt.context, status: 200 }))
+      )
+      assert.deepInclude({ ...(yield* ended(exchange)).error }, { _tag: "MalformedResponse", attempts: 2 })
+      assert.deepStrictEqual(began, [0, 1000])
+    }).pipe(Effect.provide(pipe()))
   )
 
   it.effect("counts the attempts and tells each its number", () =>
@@ -462,9 +489,7 @@ describe("the caller's deadline", () => {
       const { error } = yield* ended(exchange, { ...call, deadline: 5000 })
       assert.deepStrictEqual(attempts, [])
       assert.deepInclude({ ...error }, { _tag: "DeadlineExceeded", deadline: 5000, attempts: 0 })
-      const budget = yield* RetryBudget.RetryBudget
-      assert.strictEqual(yield* budget.balance(call), 0)
-    }).pipe(Effect.provide(pipe({ budget: emptied })))
+    }).pipe(Effect.provide(pipe({ budget: untouched })))
   )
 
   it.effect.each([
@@ -504,6 +529,32 @@ describe("the caller's deadline", () => {
     }).pipe(Effect.provide(pipe()))
   )
 
+  it.effect("is divided: a silent deployment leaves the others their share", () =>
+    Effect.gen(function* () {
+      const models = { "gpt-6-luna": "gpt-6-luna" }
+      const router = Router.layer({
+        deployments: [
+          { name: "east", models },
+          { name: "west", models },
+          { name: "north", models }
+        ]
+      })
+      const policies = Layer.provide(pipe(), Layer.provide(router, CircuitBreaker.layerNone))
+      const { attempts, began, exchange } = script(silence)
+      const { at, error } = yield* Effect.provide(
+        ended(exchange, { ...streamed, deadline: 30_000 }),
+        policies
+      )
+      assert.deepStrictEqual(began, [0, 10_000, 20_000])
+      assert.deepStrictEqual(
+        attempts.map((attempt) => attempt.limits.firstEvent),
+        [10_000, 10_000, 120_000]
+      )
+      assert.strictEqual(at, 30_000)
+      assert.deepInclude({ ...error }, { _tag: "DeadlineExceeded", last: "TimedOut" })
+    })
+  )
+
   it.effect("says nothing of the deployment: an impatient caller opens no circuit", () =>
     Effect.gen(function* () {
       const breaker = listening()
@@ -518,7 +569,12 @@ describe("the caller's deadline", () => {
   )
 })
 
-const emptied = RetryBudget.layer({ capacity: 0, perSecond: 0 })
+/** A purse that nobody may pay into. */
+const untouched = Layer.succeed(RetryBudget.RetryBudget, {
+  deposit: () => Effect.die("a deposit"),
+  withdraw: () => Effect.die("a withdrawal"),
+  balance: () => Effect.succeed(0)
+})
 
 /** Opens a stream whose first event is there at once; its scope is the reader's. */
 const opened = Effect.fnUntraced(function* (exchange: Step = answer, of = streamed) {
@@ -1007,7 +1063,13 @@ describe("types", () => {
       >
     >()
     expectTypeOf<LlmError.PolicyError["_tag"]>().toEqualTypeOf<
-      "CircuitOpen" | "LimitExceeded" | "QueueFull" | "RetryBudgetExhausted" | "DeadlineExceeded"
+      | "BudgetExceeded"
+      | "CircuitOpen"
+      | "GuardRefused"
+      | "LimitExceeded"
+      | "QueueFull"
+      | "RetryBudgetExhausted"
+      | "DeadlineExceeded"
     >()
   })
 })

@@ -19,7 +19,7 @@ import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import type * as InvalidSetting from "@llm/core/InvalidSetting"
 import * as ResponseCache from "@llm/core/ResponseCache"
-import * as CacheRedis from "./support/CacheRedis.ts"
+import * as RedisServer from "./support/RedisServer.ts"
 import * as Property from "./support/Property.ts"
 
 const call = Call.make({ provider: "openai", operation: "chat.create", model: "gpt-6-luna" })
@@ -981,7 +981,7 @@ describe("ResponseCache", () => {
   let caches = 0
   /** A cache over Redis that shares its entries with no other test. */
   const overRedis = (
-    redis: Effect.Success<typeof CacheRedis.make>,
+    redis: Effect.Success<typeof RedisServer.make>,
     options: ResponseCache.PersistedOptions = {}
   ) =>
     Layer.provide(
@@ -995,17 +995,17 @@ describe("ResponseCache", () => {
 
   it("has a Redis to run over", ({ skip }) => {
     const reason = "there is no Redis: install redis-server, or set LLM_TEST_REDIS_URL"
-    skip(CacheRedis.found === undefined && process.env["CI"] !== "true", reason)
-    assert.isDefined(CacheRedis.found, reason)
+    skip(RedisServer.found === undefined && process.env["CI"] !== "true", reason)
+    assert.isDefined(RedisServer.found, reason)
   })
 
-  describe.runIf(CacheRedis.found !== undefined)("with a server", () => {
-    contract("Redis", (options) => Effect.map(CacheRedis.make, (redis) => overRedis(redis, options)))
+  describe.runIf(RedisServer.found !== undefined)("with a server", () => {
+    contract("Redis", (options) => Effect.map(RedisServer.make, (redis) => overRedis(redis, options)))
 
     describe("over Redis, besides", () => {
       it.effect("lets Redis forget a reply when its time is over", () =>
         Effect.gen(function* () {
-          const redis = yield* CacheRedis.make
+          const redis = yield* RedisServer.make
           const name = `llm_test_${process.pid}_ttl`
           yield* Effect.provide(
             settled(outcomeOf(counted())),
@@ -1021,7 +1021,7 @@ describe("ResponseCache", () => {
 
       it.effect("is one cache for all processes", () =>
         Effect.gen(function* () {
-          const redis = yield* CacheRedis.make
+          const redis = yield* RedisServer.make
           const name = `llm_test_${process.pid}_shared`
           const upstream = counted()
           const process1 = Effect.provide(settled(outcomeOf(upstream)), overRedis(redis, { name }))
@@ -1030,9 +1030,9 @@ describe("ResponseCache", () => {
         }).pipe(Effect.scoped)
       )
 
-      it.effect.runIf(CacheRedis.found === "binary")("goes on without when Redis is killed", () =>
+      it.effect.runIf(RedisServer.found === "binary")("goes on without when Redis is killed", () =>
         Effect.gen(function* () {
-          const redis = yield* CacheRedis.make
+          const redis = yield* RedisServer.make
           const upstream = counted()
           yield* Effect.gen(function* () {
             assert.strictEqual(yield* settled(outcomeOf(upstream)), "miss")

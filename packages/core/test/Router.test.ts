@@ -24,10 +24,10 @@ const west: Router.Deployment = { name: "west", models: { luna: "luna-west" } }
 const north: Router.Deployment = { name: "north", models: { luna: "luna" } }
 
 interface Policies {
-  readonly backoff?: Layer.Layer<Backoff.Backoff>
-  readonly breaker?: Layer.Layer<CircuitBreaker.CircuitBreaker>
-  readonly budget?: Layer.Layer<RetryBudget.RetryBudget>
-  readonly timeouts?: Layer.Layer<Timeouts.Timeouts>
+  readonly backoff?: Layer.Layer<Backoff.Backoff, unknown>
+  readonly breaker?: Layer.Layer<CircuitBreaker.CircuitBreaker, unknown>
+  readonly budget?: Layer.Layer<RetryBudget.RetryBudget, unknown>
+  readonly timeouts?: Layer.Layer<Timeouts.Timeouts, unknown>
 }
 
 /** The pipe over a router, a second between attempts unless told; the policies stay in reach. */
@@ -310,6 +310,22 @@ describe("health", () => {
     }).pipe(Effect.provide(routed()))
   )
 
+  it.effect.each([
+    ["5 minutes, unless told", {}, 300_000],
+    ["as long as told", { maxRest: "1 minute" }, 60_000]
+  ] as const)("one that asked for a day rests %s", ([, settings, rest]) =>
+    Effect.gen(function* () {
+      const { asked, exchange, steps } = world({ east: limited(86_400_000) })
+      yield* run(exchange)
+      steps["east"] = answer
+      yield* TestClock.adjust(rest - 1)
+      yield* run(exchange)
+      yield* TestClock.adjust(1)
+      yield* run(exchange)
+      assert.deepStrictEqual(asked, ["east", "west", "west", "east"])
+    }).pipe(Effect.provide(routed(settings)))
+  )
+
   it.effect("one that asked to be left alone is still asked where there is no other", () =>
     Effect.gen(function* () {
       const { asked, exchange } = world({ east: [limited(30_000), answer], west: [answer, broken] })
@@ -371,6 +387,37 @@ describe("health", () => {
 })
 
 const where = { provider: "openai", deployment: "east", operation: "chat.create", attempts: 1 }
+
+describe("deployments to avoid", () => {
+  const avoiding = (...avoid: ReadonlyArray<string>): Call.Call => ({ ...call, avoid })
+
+  it.effect("come last, but are asked where the others fail", () =>
+    Effect.gen(function* () {
+      const { asked, exchange } = world({ west: broken })
+      assert.strictEqual(yield* run(exchange, avoiding("east")), "east")
+      assert.deepStrictEqual(asked, ["west", "east"])
+    }).pipe(Effect.provide(routed({}, { backoff: Backoff.layerNone })))
+  )
+
+  it.effect("come before those that let nothing through", () =>
+    Effect.gen(function* () {
+      const { asked, exchange } = world({ west: limited(5000) })
+      yield* run(exchange, avoiding("east"))
+      yield* run(exchange, avoiding("east"))
+      assert.deepStrictEqual(asked, ["west", "east", "east"])
+    }).pipe(Effect.provide(routed({}, { backoff: Backoff.layerNone })))
+  )
+
+  it.effect("keep the order among themselves and among the others, whatever the session", () =>
+    Effect.gen(function* () {
+      const { asked, exchange } = world({ east: broken, west: broken, north: broken })
+      yield* ended(exchange, avoiding("east", "west"))
+      yield* ended(exchange, { ...avoiding("north", "nobody"), session: "one" })
+      assert.deepStrictEqual(asked.slice(0, 3), ["north", "east", "west"])
+      assert.strictEqual(asked.at(-1), "north")
+    }).pipe(Effect.provide(routed({ deployments: [east, west, north] }, { backoff: Backoff.layerNone })))
+  )
+})
 
 describe("failover", () => {
   const moving: ReadonlyArray<LlmError.ExchangeError> = [
@@ -625,7 +672,7 @@ describe("fallbacks", () => {
 
 describe("settings", () => {
   it.effect.each<readonly [string, Router.Settings, ReadonlyArray<string>]>([
-    ["a name twice", { deployments: [east, east] }, ["deployments", '"east"', "names must differ"]],
+    ["a name twice", { deployments: [east, east] }, ["deployments[1].name", '"east"', "listed twice"]],
     [
       "an unknown tag that moves",
       { deployments: [east], failover: ["Oops"] },
@@ -639,17 +686,17 @@ describe("settings", () => {
     [
       "a fallback to a model that nobody serves",
       { deployments: [east], fallbacks: { ContextLengthExceeded: { luna: "long" } } },
-      ["fallbacks", '"long"', "allowed are luna"]
+      ["fallbacks.ContextLengthExceeded", '"long"', "a deployment serves: luna"]
     ],
     [
       "a fallback from a model that nobody serves",
       { deployments: [east], fallbacks: { ContextLengthExceeded: { lune: "luna" } } },
-      ["fallbacks", '"lune"', "allowed are luna"]
+      ["fallbacks.ContextLengthExceeded", '"lune"', "a deployment serves: luna"]
     ],
     [
       "cheapest without a price",
       { deployments: [{ ...east, price: 1 }, west], strategy: "cheapest" },
-      ["deployments", '"west"', "price"]
+      ["deployments[1].price", "missing", "cheapest"]
     ],
     ["a weight of 0", { deployments: [{ ...east, weight: 0 }] }, ["weight", "greater than 0"]],
     ["an endless weight", { deployments: [{ ...east, weight: Infinity }] }, ["weight", "finite"]],
@@ -661,7 +708,8 @@ describe("settings", () => {
         Effect.scoped,
         Effect.flip
       )
-      assert.strictEqual(error._tag, "InvalidSettings")
+      assert.strictEqual(error._tag, "InvalidSetting")
+      assert.strictEqual(error.owner, "Router.layer")
       for (const word of words) assert.include(error.message, word)
     })
   )
@@ -772,6 +820,41 @@ describe("the gates", () => {
       assert.deepInclude({ ...error }, { _tag: "QueueFull", deployment: "west", attempts: 0 })
       assert.strictEqual((yield* ended(exchange)).value, "east")
     }).pipe(Effect.provide(gated(Concurrency.layer({ limit: 1, queue: 0 }))))
+  )
+
+  /** A gate that `west` never passes. */
+  const onlyEast = Layer.succeed(Concurrency.Concurrency, {
+    ...Concurrency.none,
+    admit: (of: Call.Call, attempts: number) =>
+      of.deployment === "west"
+        ? Effect.fail(
+            new LlmError.QueueFull({
+              provider: of.provider,
+              deployment: of.deployment,
+              operation: of.operation,
+              attempts,
+              capacity: 0
+            })
+          )
+        : Concurrency.none.admit(of, attempts)
+  })
+
+  it.effect("a refusal of ours at the fallback says less than what the primary said", () =>
+    Effect.gen(function* () {
+      const { asked, exchange } = world({ east: broken })
+      const { error } = yield* ended(exchange, call, 0)
+      assert.deepInclude({ ...error }, { _tag: "ServerError", deployment: "east", attempts: 1 })
+      assert.deepStrictEqual(asked, ["east"])
+    }).pipe(Effect.provide(gated(onlyEast, { backoff: Backoff.layerNone })))
+  )
+
+  it.effect("a call whose fallback is full goes back to the primary after the backoff", () =>
+    Effect.gen(function* () {
+      const { asked, began, exchange } = world({ east: [broken, answer] })
+      assert.strictEqual((yield* ended(exchange)).value, "east")
+      assert.deepStrictEqual(asked, ["east", "east"])
+      assert.deepStrictEqual(began, [0, 1000])
+    }).pipe(Effect.provide(gated(onlyEast)))
   )
 
   it.effect("LimitExceeded is no attempt, and frees the probe", () =>

@@ -9,7 +9,7 @@ const defaults = { connect: 5000, firstEvent: 120_000, idle: 60_000, total: 600_
 const infinite = Number.POSITIVE_INFINITY
 
 describe("Timeouts", () => {
-  it.effect.each([
+  it.effect.each<readonly [string, Layer.Layer<Timeouts.Timeouts, unknown>, Timeouts.Limits]>([
     ["the defaults", Timeouts.layer(), defaults],
     [
       "what is told, and the default for the rest",
@@ -33,7 +33,7 @@ describe("Timeouts", () => {
       { connect: 500, firstEvent: 300_000, idle: 30_000, total: 3_600_000 }
     ],
     ["one variable alone", environment({ LLM_TIMEOUT_TOTAL: "30 seconds" }), { ...defaults, total: 30_000 }]
-  ] as const)("%s", ([, layer, expected]) =>
+  ])("%s", ([, layer, expected]) =>
     Effect.gen(function* () {
       assert.deepStrictEqual({ ...(yield* Timeouts.Timeouts) }, expected)
     }).pipe(Effect.provide(layer))

@@ -133,7 +133,8 @@ describe("Usage", () => {
         const usage = Usage.fromWire(value)
         if (usage === undefined) return
         const { exact, ...counts } = usage
-        for (const count of Object.values(counts)) assert.isTrue(Number.isInteger(count) && count >= 0)
+        for (const count of Object.values(counts))
+          assert.isTrue(Number.isInteger(count) && Number(count) >= 0)
         assert.isAtLeast(usage.totalTokens, usage.inputTokens + usage.outputTokens)
         assert.isAtMost(usage.cachedTokens, usage.inputTokens)
         assert.isAtMost(usage.cacheWriteTokens, usage.inputTokens)

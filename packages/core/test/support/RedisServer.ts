@@ -1,25 +1,31 @@
 /**
- * A Redis for tests: the one that `LLM_TEST_REDIS_URL` names, or a `redis-server` of our own behind a
- * socket in a temporary directory. Its client speaks just enough RESP2 for scripts and plain commands.
+ * A Redis for tests: the one that `LLM_TEST_REDIS_URL` names, or a `redis-server` of our own on a free port.
+ * Its client speaks just enough RESP2 for scripts and plain commands.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
-import { connect, type NetConnectOpts } from "node:net"
+import { connect, createServer, type NetConnectOpts } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, Layer, type Scope } from "effect"
 import * as Redis from "effect/persistence/Redis"
 
 const url = process.env["LLM_TEST_REDIS_URL"]
-const hasBinary = () => spawnSync("redis-server", ["--version"]).status === 0
+
+/** Where the tests find Redis; `undefined` where there is none. */
+export const found: "url" | "binary" | undefined =
+  url !== undefined ? "url" : spawnSync("redis-server", ["--version"]).status === 0 ? "binary" : undefined
 
 /** Defines tests that need a Redis. Without one they are left out with a word, but never under CI. */
 export const whereThereIsOne = (define: () => void): void => {
-  if (url !== undefined || hasBinary()) return define()
+  if (found !== undefined) return define()
   const why = "there is no redis-server on the PATH, and LLM_TEST_REDIS_URL is not set"
   if (process.env["CI"] === "true") throw new Error(why)
   console.warn(`tests with Redis are left out: ${why}`)
 }
+
+/** Redis answered, and the answer is no. */
+class Refused extends Error {}
 
 type Reply = string | number | null | Error | ReadonlyArray<Reply>
 
@@ -33,7 +39,7 @@ const parse = (text: string, from: number): readonly [Reply, number] | undefined
     case "+":
       return [line, next]
     case "-":
-      return [new Error(line), next]
+      return [new Refused(line), next]
     case ":":
       return [Number(line), next]
     case "$": {
@@ -41,7 +47,7 @@ const parse = (text: string, from: number): readonly [Reply, number] | undefined
       if (length < 0) return [null, next]
       return text.length < next + length + 2
         ? undefined
-        : [text.slice(next, next + length), next + length + 2]
+        : [Buffer.from(text.slice(next, next + length), "latin1").toString("utf8"), next + length + 2]
     }
     default: {
       const items: Array<Reply> = []
@@ -93,6 +99,7 @@ const open = (options: NetConnectOpts): Promise<Socket> =>
       resolve({
         send: (words) =>
           new Promise((answer, refuse) => {
+            if (socket.destroyed) return refuse(new Error("the connection is closed"))
             waiting.push({ resolve: answer, reject: refuse })
             const parts = words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`)
             socket.write(`*${words.length}\r\n${parts.join("")}`)
@@ -101,32 +108,6 @@ const open = (options: NetConnectOpts): Promise<Socket> =>
       })
     )
   })
-
-interface Server {
-  readonly options: NetConnectOpts
-  readonly stop: () => void
-}
-
-const start = (): Server => {
-  if (url !== undefined) {
-    const { hostname, port } = new URL(url)
-    return { options: { host: hostname, port: Number(port === "" ? 6379 : port) }, stop: () => undefined }
-  }
-  const directory = mkdtempSync(join(tmpdir(), "llm-redis-"))
-  const path = join(directory, "socket")
-  const child: ChildProcess = spawn(
-    "redis-server",
-    ["--port", "0", "--unixsocket", path, "--save", "", "--appendonly", "no", "--dir", directory],
-    { stdio: "ignore" }
-  )
-  return {
-    options: { path },
-    stop: () => {
-      child.kill("SIGKILL")
-      rmSync(directory, { recursive: true, force: true })
-    }
-  }
-}
 
 const patiently = async (options: NetConnectOpts): Promise<Socket> => {
   for (let attempt = 0; ; attempt++) {
@@ -141,16 +122,35 @@ const patiently = async (options: NetConnectOpts): Promise<Socket> => {
 
 const isAnswer = <A>(reply: unknown): reply is A => !(reply instanceof Error)
 
-const client = (options: NetConnectOpts): Effect.Effect<Redis.Redis["Service"], never, Scope.Scope> =>
+/** A client of the server there. It connects when it is first asked, and anew once the connection broke. */
+export const client = (options: NetConnectOpts): Effect.Effect<Redis.Redis["Service"], never, Scope.Scope> =>
   Effect.gen(function* () {
-    const socket = yield* Effect.acquireRelease(
-      Effect.promise(() => patiently(options)),
-      ({ close }) => Effect.sync(close)
+    let current: Promise<Socket> | undefined
+    let isOver = false
+    yield* Effect.addFinalizer(() =>
+      Effect.promise(async () => {
+        isOver = true
+        await current?.then(
+          ({ close }) => close(),
+          () => undefined
+        )
+      })
     )
+    const ask = async (words: ReadonlyArray<string>): Promise<Reply> => {
+      if (isOver) throw new Error("the client is closed")
+      current ??= open(options)
+      try {
+        return await (await current).send(words)
+      } catch (error) {
+        // What Redis refuses comes as an answer's error; the next command needs no new connection for it.
+        if (!(error instanceof Refused)) current = undefined
+        throw error
+      }
+    }
     const send = <A = unknown>(command: string, ...words: ReadonlyArray<string>) =>
       Effect.flatMap(
         Effect.tryPromise({
-          try: () => socket.send([command, ...words]),
+          try: () => ask([command, ...words]),
           catch: (cause) => new Redis.RedisError({ cause })
         }),
         (reply) =>
@@ -163,11 +163,81 @@ const client = (options: NetConnectOpts): Effect.Effect<Redis.Redis["Service"], 
     })
   })
 
+/** A server that a test may stop in every way. With `LLM_TEST_REDIS_URL` it is somebody's, and left alone. */
+export interface Server {
+  readonly options: NetConnectOpts
+  /** It is gone: connections break, and new ones are refused. */
+  readonly kill: Effect.Effect<void>
+  /** It is there again, and empty. */
+  readonly restart: Effect.Effect<void>
+  /** It hangs: connections stand, and nothing answers. */
+  readonly freeze: Effect.Effect<void>
+  readonly thaw: Effect.Effect<void>
+}
+
+const freePort: Effect.Effect<number> = Effect.callback((resume) => {
+  const server = createServer()
+  server.listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    const port = typeof address === "object" && address !== null ? address.port : 0
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})
+
+const killed = (child: ChildProcess): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
+    child.once("exit", () => resume(Effect.void))
+    child.kill("SIGKILL")
+  })
+
+/** A server of the scope's own. */
+export const server: Effect.Effect<Server, never, Scope.Scope> = Effect.gen(function* () {
+  if (url !== undefined) {
+    const { hostname, port } = new URL(url)
+    const options = { host: hostname, port: Number(port === "" ? 6379 : port) }
+    return { options, kill: Effect.void, restart: Effect.void, freeze: Effect.void, thaw: Effect.void }
+  }
+  const port = yield* freePort
+  const options = { host: "127.0.0.1", port }
+  const directory = mkdtempSync(join(tmpdir(), "llm-redis-"))
+  const start = Effect.gen(function* () {
+    const child = spawn(
+      "redis-server",
+      ["--port", String(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", directory],
+      { stdio: "ignore" }
+    )
+    yield* Effect.promise(async () => (await patiently(options)).close())
+    return child
+  })
+  let child = yield* start
+  yield* Effect.addFinalizer(() =>
+    Effect.map(
+      Effect.suspend(() => killed(child)),
+      () => rmSync(directory, { recursive: true, force: true })
+    )
+  )
+  const signal = (name: NodeJS.Signals) => Effect.sync(() => child.kill(name))
+  return {
+    options,
+    kill: Effect.suspend(() => killed(child)),
+    restart: Effect.map(start, (next) => {
+      child = next
+    }),
+    freeze: signal("SIGSTOP"),
+    thaw: signal("SIGCONT")
+  }
+})
+
+/** A server and a client of it. */
+export const make = Effect.gen(function* () {
+  const own = yield* server
+  const redis = yield* client(own.options)
+  return { ...own, layer: Layer.succeed(Redis.Redis, redis), send: redis.send }
+})
+
 /** A server for as long as the layer lives, and a client of it. */
 export const layer: Layer.Layer<Redis.Redis> = Layer.effect(
   Redis.Redis,
-  Effect.gen(function* () {
-    const server = yield* Effect.acquireRelease(Effect.sync(start), ({ stop }) => Effect.sync(stop))
-    return yield* client(server.options)
-  })
+  Effect.flatMap(server, ({ options }) => client(options))
 )

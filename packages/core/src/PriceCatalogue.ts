@@ -1,0 +1,333 @@
+/**
+ * What models cost: dated list prices, and what overrides them.
+ *
+ * **Details**
+ *
+ * Prices are whole pico-dollars (1e-12 $) per token, so that every sum is exact. The built-in data comes from
+ * `@pydantic/genai-prices` and an overlay of ours (`scripts/prices.ts`); it knows earlier prices by date,
+ * prices that change with the hour, and those of long prompts. What it does not know is `Unpriced`, never 0.
+ *
+ * A name is looked up as it is, then without its date (`gpt-6-luna-2026-09-22`), then by its beginning.
+ *
+ * **Gotchas**
+ *
+ * Tools that providers bill apart (web search, file search, containers) are in no usage and so in no price.
+ *
+ * @example
+ * ```ts
+ * import { PriceCatalogue } from "@llm/core"
+ * import { Effect, Result } from "effect"
+ *
+ * const layer = PriceCatalogue.layerWith({
+ *   prices: [{ provider: "local", model: "qwen3-*", effectiveFrom: "2026-11-01", input: "0.04", output: "0.12" }]
+ * })
+ * const rates = await Effect.runPromise(
+ *   Effect.gen(function* () {
+ *     const prices = yield* PriceCatalogue.PriceCatalogue
+ *     return Result.map(prices.priceOf("qwen3-32b", "local", Date.UTC(2026, 10, 21)), (price) => price.rates)
+ *   }).pipe(Effect.provide(layer))
+ * )
+ * if (Result.isFailure(rates) || rates.success.input !== 40_000) throw new Error("unexpected price")
+ * ```
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import type { InvalidSetting } from "./InvalidSetting.ts"
+import * as PriceFile from "./internal/priceFile.ts"
+import * as builtInData from "./internal/priceData.ts"
+
+/** Pico-dollars per token; absent where a class of tokens has no price of its own. */
+export interface Rates {
+  readonly input?: number
+  /** As `input` where it is absent; so is `cacheWrite`. */
+  readonly cachedInput?: number
+  readonly cacheWrite?: number
+  readonly output?: number
+  /** As `output` where it is absent. */
+  readonly reasoning?: number
+  readonly audioInput?: number
+  readonly audioOutput?: number
+  /** Pico-dollars per hour of sound, for models that are not billed by token. */
+  readonly audioHour?: number
+}
+
+/** Other rates for the whole of a request whose prompt is longer than `above` tokens. */
+export interface LongPrompt {
+  readonly above: number
+  readonly rates: Rates
+}
+
+/** One line of a price list. */
+export interface ListedPrice {
+  /** Names in lower case; a `*` at the end stands for any ending. */
+  readonly models: ReadonlyArray<string>
+  /** The first day, in UTC; absent where it always held. */
+  readonly from?: string
+  /** Minutes of the day, in UTC, from which and before which it holds. */
+  readonly daily?: readonly [number, number]
+  readonly source?: string
+  readonly rates: Rates
+  readonly long?: LongPrompt
+}
+
+/** The price list of one provider. */
+export interface ProviderPrices {
+  /** Multipliers in thousandths, by service tier. */
+  readonly tiers?: Readonly<Record<string, number>>
+  /** The multiplier of regional processing, in thousandths. */
+  readonly regional?: number
+  /** Whose prices hold for models that are not listed here. */
+  readonly fallback?: string
+  readonly prices: ReadonlyArray<ListedPrice>
+}
+
+/** On which terms a call is billed. */
+export interface Terms {
+  /**
+   * `batch`, or a service tier as the request or the reply has it; the standard one unless told, and for
+   * `auto` and `default`.
+   */
+  readonly tier?: string | undefined
+  /** Processed in a region of the caller's choice. */
+  readonly regional?: boolean | undefined
+}
+
+/** What one model costs at one moment, on given terms. */
+export interface Price {
+  readonly provider: string
+  /** As the price list has it. */
+  readonly model: string
+  /** The first day of this price, in UTC; absent where the list knows no earlier one. */
+  readonly effectiveFrom: string | undefined
+  /** A page, or the package that the price comes from. */
+  readonly source: string
+  /** The data that the price comes from, to be kept with what was computed from it. */
+  readonly snapshot: string
+  readonly rates: Rates
+  readonly long: LongPrompt | undefined
+  /** What the terms make of the rates, in millionths. */
+  readonly factor: number
+}
+
+/** There is no price, which is not the price 0. */
+export class Unpriced extends Schema.TaggedError<Unpriced>()("Unpriced", {
+  provider: Schema.String,
+  model: Schema.optional(Schema.String),
+  /** What is not known: the provider, the model, its price at that date, the tier's, or that of what was used. */
+  unknown: Schema.Literals(["provider", "model", "date", "tier", "usage"])
+}) {
+  override get message(): string {
+    return `${this.model ?? "an operation without a model"} of ${this.provider} has no known price (${this.unknown})`
+  }
+}
+
+/** The shape of the service. */
+export interface Service {
+  /** Names the data by its content. */
+  readonly snapshot: string
+  /** The day when the built-in data was last compared with its sources. */
+  readonly asOf: string
+  /**
+   * What a model costs.
+   *
+   * @param at milliseconds since the epoch
+   * @returns `Unpriced` where it is not known, never a price of 0
+   */
+  readonly priceOf: (
+    model: string | undefined,
+    provider: string,
+    at: number,
+    terms?: Terms
+  ) => Result.Result<Price, Unpriced>
+}
+
+/** What overrides the built-in prices, as a file has it: dollars per million tokens. */
+export type Overrides = PriceFile.PriceFile
+
+/** Knows no price. */
+export const none: Service = {
+  snapshot: "none",
+  asOf: builtInData.asOf,
+  priceOf: (model, provider) => Result.fail(new Unpriced({ provider, model, unknown: "provider" }))
+}
+
+/** One price of one name. */
+interface Dated {
+  readonly listed: ListedPrice
+  /** Milliseconds since the epoch. */
+  readonly from: number
+}
+
+interface Names {
+  readonly exact: Map<string, ReadonlyArray<Dated>>
+  /** Beginnings, the longest first. */
+  readonly beginnings: Array<readonly [string, ReadonlyArray<Dated>]>
+}
+
+const dateOf = (listed: ListedPrice): number =>
+  listed.from === undefined ? Number.NEGATIVE_INFINITY : Date.parse(listed.from)
+
+const namesOf = (listed: ReadonlyArray<ListedPrice>, overriding: ReadonlyArray<ListedPrice>): Names => {
+  const all = new Map<string, ReadonlyArray<Dated>>()
+  for (const one of listed) {
+    for (const name of one.models)
+      all.set(name, [...(all.get(name) ?? []), { listed: one, from: dateOf(one) }])
+  }
+  // From its date on, an override takes the place of all that is built in.
+  const inOrder = overriding.toSorted((left, right) => dateOf(left) - dateOf(right))
+  for (const one of inOrder) {
+    const from = dateOf(one)
+    for (const name of one.models) {
+      const before = (all.get(name) ?? []).filter((dated) => dated.from < from)
+      all.set(name, [...before, { listed: one, from }])
+    }
+  }
+  const exact: Names["exact"] = new Map()
+  const beginnings: Names["beginnings"] = []
+  for (const [name, dated] of all) {
+    if (name.endsWith("*")) beginnings.push([name.slice(0, -1), dated])
+    else exact.set(name, dated)
+  }
+  beginnings.sort(([left], [right]) => right.length - left.length)
+  return { exact, beginnings }
+}
+
+const find = (names: Names, name: string): ReadonlyArray<Dated> | undefined =>
+  names.exact.get(name) ??
+  names.exact.get(name.replace(/-\d{4}-?\d{2}-?\d{2}$/u, "")) ??
+  names.beginnings.find(([beginning]) => name.startsWith(beginning))?.[1]
+
+/** The last one that has begun; of several for one day, the one whose hours these are. */
+const heldAt = (dated: ReadonlyArray<Dated>, at: number): ListedPrice | undefined => {
+  const minute = Math.floor(at / 60_000) % 1440
+  return dated.findLast(({ from, listed: { daily } }) => {
+    if (from > at) return false
+    if (daily === undefined) return true
+    const [begins, ends] = daily
+    return begins <= ends ? minute >= begins && minute < ends : minute >= begins || minute < ends
+  })?.listed
+}
+
+const standard = new Set(["", "auto", "default", "standard"])
+
+/** Replies say `priority` for what requests call `fast`. */
+const tierOf = (tier: string): string => (tier === "fast" ? "priority" : tier)
+
+interface Catalogue {
+  readonly tiers: Readonly<Record<string, number>>
+  readonly regional: number | undefined
+  readonly fallback: string | undefined
+  readonly names: Names
+}
+
+const make = (overrides: PriceFile.Decoded, snapshot: string): Service => {
+  const catalogues = new Map<string, Catalogue>()
+
+  /** A list is made ready when it is first asked for. */
+  const catalogueOf = (asked: string): Catalogue | undefined => {
+    const provider = overrides.aliases.get(asked) ?? asked
+    const known = catalogues.get(provider)
+    if (known !== undefined) return known
+    const listed = Object.hasOwn(builtInData.providers, provider)
+      ? builtInData.providers[provider]
+      : undefined
+    const own = overrides.providers.get(provider)
+    if (listed === undefined && own === undefined) return undefined
+    const catalogue = {
+      tiers: { ...listed?.tiers, ...own?.tiers },
+      regional: own?.regional ?? listed?.regional,
+      fallback: listed?.fallback,
+      names: namesOf(listed?.prices ?? [], own?.prices ?? [])
+    }
+    catalogues.set(provider, catalogue)
+    return catalogue
+  }
+
+  const factorOf = (catalogue: Catalogue, terms: Terms): number | undefined => {
+    const tier = terms.tier?.toLowerCase() ?? ""
+    const regional = terms.regional === true ? catalogue.regional : 1000
+    const multiplier = standard.has(tier) ? 1000 : catalogue.tiers[tierOf(tier)]
+    return regional === undefined || multiplier === undefined ? undefined : regional * multiplier
+  }
+
+  const priceOf: Service["priceOf"] = (model, provider, at, terms = {}) => {
+    const unpriced = (unknown: Unpriced["unknown"]) => Result.fail(new Unpriced({ provider, model, unknown }))
+    const catalogue = catalogueOf(provider)
+    if (catalogue === undefined) return unpriced("provider")
+    if (model === undefined) return unpriced("model")
+    const name = model.trim().toLowerCase()
+    const other = catalogue.fallback === undefined ? undefined : catalogueOf(catalogue.fallback)
+    const dated = find(catalogue.names, name) ?? (other === undefined ? undefined : find(other.names, name))
+    if (dated === undefined) return unpriced("model")
+    const listed = heldAt(dated, at)
+    if (listed === undefined) return unpriced("date")
+    const factor = factorOf(catalogue, terms)
+    if (factor === undefined) return unpriced("tier")
+    return Result.succeed({
+      provider,
+      model: listed.models[0] ?? name,
+      effectiveFrom: listed.from,
+      source: listed.source ?? builtInData.source,
+      snapshot,
+      rates: listed.rates,
+      long: listed.long,
+      factor
+    })
+  }
+
+  return { snapshot, asOf: builtInData.asOf, priceOf }
+}
+
+/** The built-in prices. */
+export const builtIn: Service = make(PriceFile.empty, builtInData.snapshot)
+
+/** The service that is asked for prices; the built-in ones unless a Layer is provided. */
+export const PriceCatalogue = Context.Reference<Service>("@llm/core/PriceCatalogue", {
+  defaultValue: () => builtIn
+})
+
+const hex = (bytes: ArrayBuffer): string =>
+  Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("")
+
+/** Two catalogues with the same overrides have the same name. */
+const snapshotOf = (overrides: PriceFile.Decoded): Effect.Effect<string> =>
+  Effect.map(
+    Effect.promise(() => crypto.subtle.digest("SHA-256", new TextEncoder().encode(overrides.canonical))),
+    (digest) => `${builtInData.snapshot}+${hex(digest).slice(0, 16)}`
+  )
+
+const fromDecoded = (overrides: PriceFile.Decoded): Effect.Effect<Service> =>
+  Effect.map(snapshotOf(overrides), (snapshot) => make(overrides, snapshot))
+
+/**
+ * Prices of your own over the built-in ones.
+ *
+ * @param overrides dollars per million tokens, exactly as written
+ * @returns fails with `InvalidSetting`, which names the field, its value and what is allowed
+ */
+export const layerWith = (overrides: Overrides): Layer.Layer<never, InvalidSetting> =>
+  Layer.effect(
+    PriceCatalogue,
+    Effect.flatMap(PriceFile.decode("PriceCatalogue.layerWith", overrides), fromDecoded)
+  )
+
+/**
+ * The same out of a file that somebody else has read.
+ *
+ * @param text JSON; its numbers are taken as they are written, digit by digit
+ * @param name what the file is called, for the error
+ */
+export const layerText = (
+  text: string,
+  name = "PriceCatalogue.layerText"
+): Layer.Layer<never, InvalidSetting> =>
+  Layer.effect(PriceCatalogue, Effect.flatMap(PriceFile.decodeText(name, text), fromDecoded))
+
+/** The built-in prices, as if nothing had been provided. */
+export const layer: Layer.Layer<never> = Layer.succeed(PriceCatalogue, builtIn)
+
+/** No prices: everything is `Unpriced`. */
+export const layerNone: Layer.Layer<never> = Layer.succeed(PriceCatalogue, none)

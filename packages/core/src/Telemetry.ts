@@ -1,0 +1,379 @@
+/**
+ * What observability tools see of calls: metrics, spans and log lines, all made from the `Observer`'s events.
+ *
+ * **Details**
+ *
+ * Names, units and buckets are those of the OpenTelemetry semantic conventions for generative AI
+ * (`gen_ai.*`, status: development); what they do not know stands under `llm.*`. Effect's own exporters carry them
+ * out: `PrometheusMetrics`, `OtlpMetrics`, `OtlpTracer`, `OtlpLogger`, or the OpenTelemetry SDK.
+ *
+ * No prompt, no reply and no key is in any of them.
+ *
+ * @example
+ * ```ts
+ * import { Observer, Resilience, Telemetry } from "@llm/core"
+ * import { Layer } from "effect"
+ *
+ * export const seen = Resilience.layerDefault.pipe(
+ *   Layer.provide(Observer.layerAll([Telemetry.layerMetrics(), Telemetry.layerSpans, Telemetry.layerLog]))
+ * )
+ * ```
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
+import type * as Tracer from "effect/Tracer"
+import type * as Call from "./Call.ts"
+import type * as LlmError from "./LlmError.ts"
+import * as SafeName from "./internal/safeName.ts"
+import * as Observer from "./Observer.ts"
+import type { Usage } from "./Usage.ts"
+
+/** Attributes of a metric or a span. */
+type Attributes = Readonly<Record<string, string>>
+
+/** Operations that the conventions have a name for. */
+const operationName = ({ operation }: Call.Call): string => {
+  if (operation.startsWith("chat.") || operation.startsWith("responses.")) return "chat"
+  return operation.startsWith("embeddings.") ? "embeddings" : operation
+}
+
+const attributesOf = (call: Call.Call): Attributes => ({
+  "gen_ai.operation.name": operationName(call),
+  "gen_ai.provider.name": call.provider,
+  ...(call.model === undefined ? {} : { "gen_ai.request.model": call.model })
+})
+
+/** What a failure is counted as: the tag of its class, which is one of few. */
+const errorType = (error: LlmError.LlmError | undefined, interrupted: boolean): Attributes =>
+  error !== undefined ? { "error.type": error._tag } : interrupted ? { "error.type": "cancelled" } : {}
+
+// ---------------------------------------------------------------------------
+// Metrics
+// ---------------------------------------------------------------------------
+
+/** Buckets of the conventions, in seconds. */
+const seconds = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
+
+/** Buckets of the conventions for times to the first chunk, in seconds. */
+const firstChunk = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
+
+/** Buckets of the conventions, in tokens. */
+const tokens = Array.from({ length: 14 }, (_, power) => 4 ** power)
+
+const durations = (attributes: Attributes) =>
+  Metric.histogram("gen_ai.client.operation.duration", {
+    description: "From the start of a call to its last byte, retries and waits included",
+    attributes: { unit: "s", ...attributes },
+    boundaries: seconds
+  })
+const firstChunks = (attributes: Attributes) =>
+  Metric.histogram("gen_ai.client.operation.time_to_first_chunk", {
+    description: "From the start of a streamed call to its first meaningful event",
+    attributes: { unit: "s", ...attributes },
+    boundaries: firstChunk
+  })
+const tokenUsage = (attributes: Attributes) =>
+  Metric.histogram("gen_ai.client.token.usage", {
+    description: "Input and output tokens of a call, as the provider reported them",
+    attributes: { unit: "{token}", ...attributes },
+    boundaries: tokens
+  })
+const attempts = (attributes: Attributes) =>
+  Metric.counter("llm.client.attempts", {
+    description: "Exchanges, hedges and retries included",
+    attributes: { unit: "{attempt}", ...attributes },
+    incremental: true
+  })
+const retries = (attributes: Attributes) =>
+  Metric.counter("llm.client.retries", {
+    description: "Retries, by the failure that led to them",
+    attributes: { unit: "{retry}", ...attributes },
+    incremental: true
+  })
+const queued = (attributes: Attributes) =>
+  Metric.histogram("llm.client.queue.duration", {
+    description: "Time in line for a rate limit or a free place",
+    attributes: { unit: "s", ...attributes },
+    boundaries: seconds
+  })
+const active = Metric.gauge("llm.client.active_calls", {
+  description: "Calls on their way",
+  attributes: { unit: "{call}" }
+})
+const circuits = (attributes: Attributes) =>
+  Metric.gauge("llm.circuit.state", {
+    description: "0 closed, 1 half-open, 2 open",
+    attributes: { unit: "{state}", ...attributes }
+  })
+const cacheRequests = (attributes: Attributes) =>
+  Metric.counter("llm.cache.requests", {
+    description: "Requests to the response cache, by outcome",
+    attributes: { unit: "{request}", ...attributes },
+    incremental: true
+  })
+const costs = (attributes: Attributes) =>
+  Metric.counter("llm.client.cost", {
+    description: "What attempts cost; those without a price are not in it",
+    attributes: { unit: "{USD}", ...attributes },
+    incremental: true
+  })
+
+const circuitState = { Closed: 0, HalfOpen: 1, Open: 2 } as const
+
+/** What may be set. */
+export interface MetricsOptions {
+  /** Dollars that the usage of a call's attempt costs; `undefined` where it has no price. */
+  readonly cost?: ((call: Call.Call, usage: Usage, at: number) => number | undefined) | undefined
+  /** Sets of attributes that are kept apart; the rest counts for the model `other`. 1000 unless told. */
+  readonly cardinality?: number | undefined
+}
+
+/** One series for each set of attributes. Its metrics are made once: to make them costs more than to count. */
+class Series<Input, State> {
+  private readonly known = new Map<string, Metric.Metric<Input, State>>()
+  private readonly make: (attributes: Attributes) => Metric.Metric<Input, State>
+  private readonly context: Context.Context<never>
+  private readonly limit: number
+  constructor(
+    make: (attributes: Attributes) => Metric.Metric<Input, State>,
+    context: Context.Context<never>,
+    limit: number
+  ) {
+    this.make = make
+    this.context = context
+    this.limit = limit
+  }
+
+  update(input: Input, attributes: Attributes): void {
+    const key = Object.values(attributes).join("\u0000")
+    let found = this.known.get(key)
+    if (found === undefined) {
+      // A caller may name any model: it must not fill the memory with series.
+      if (this.known.size >= this.limit && attributes["gen_ai.request.model"] !== "other") {
+        return this.update(input, { ...attributes, "gen_ai.request.model": "other" })
+      }
+      found = this.make(
+        Object.fromEntries(Object.entries(attributes).map(([name, value]) => [name, SafeName.of(value)]))
+      )
+      this.known.set(key, found)
+    }
+    found.updateUnsafe(input, this.context)
+  }
+}
+
+/** Metrics in Effect's registry, for any of its exporters. */
+export const layerMetrics = (options: MetricsOptions = {}): Layer.Layer<never> =>
+  Observer.layerEffect(
+    Effect.contextWith((context: Context.Context<never>) => {
+      const limit = options.cardinality ?? 1000
+      const series = <Input, State>(make: (attributes: Attributes) => Metric.Metric<Input, State>) =>
+        new Series(make, context, limit)
+      const duration = series(durations)
+      const timeToFirstChunk = series(firstChunks)
+      const usages = series(tokenUsage)
+      const attempted = series(attempts)
+      const retried = series(retries)
+      const waited = series(queued)
+      const circuit = series(circuits)
+      const cached = series(cacheRequests)
+      const cost = series(costs)
+      let running = 0
+
+      return Effect.succeed<Observer.Observe>((event) => {
+        switch (event._tag) {
+          case "CallStarted":
+            return active.updateUnsafe(++running, context)
+          case "GatePassed":
+            return waited.update(event.waited / 1000, attributesOf(event.call))
+          case "AttemptStarted":
+            return
+          case "Answered":
+            return
+          case "AttemptEnded": {
+            const { call, usage } = event
+            const attributes = attributesOf(call)
+            attempted.update(1, {
+              ...attributes,
+              "llm.deployment": call.deployment,
+              "llm.hedge": String(event.hedge),
+              ...errorType(event.error, event.interrupted)
+            })
+            if (call.stream && event.answeredAt !== undefined) {
+              timeToFirstChunk.update((event.answeredAt - event.startedAt) / 1000, attributes)
+            }
+            if (usage === undefined) return
+            usages.update(usage.inputTokens, { ...attributes, "gen_ai.token.type": "input" })
+            usages.update(usage.outputTokens, { ...attributes, "gen_ai.token.type": "output" })
+            const dollars = options.cost?.(call, usage, event.at)
+            return dollars === undefined ? undefined : cost.update(dollars, attributes)
+          }
+          case "RetryScheduled":
+            return retried.update(1, { ...attributesOf(event.call), ...errorType(event.error, false) })
+          case "CallEnded":
+            active.updateUnsafe(--running, context)
+            return duration.update((event.at - event.startedAt) / 1000, {
+              ...attributesOf(event.call),
+              ...errorType(event.error, event.interrupted)
+            })
+          case "CircuitChanged":
+            return circuit.update(circuitState[event.state], { "llm.circuit": event.key })
+          case "CacheAsked":
+            return cached.update(1, {
+              "gen_ai.operation.name": event.operation,
+              "llm.cache.outcome": event.outcome
+            })
+        }
+      })
+    })
+  )
+
+// ---------------------------------------------------------------------------
+// Spans
+// ---------------------------------------------------------------------------
+
+const nanos = (millis: number): bigint => BigInt(Math.round(millis)) * 1_000_000n
+
+const usageAttributes = (usage: Usage): Readonly<Record<string, number>> => ({
+  "gen_ai.usage.input_tokens": usage.inputTokens,
+  "gen_ai.usage.output_tokens": usage.outputTokens,
+  "gen_ai.usage.cache_read.input_tokens": usage.cachedTokens
+})
+
+const annotate = (span: Tracer.Span, attributes: Readonly<Record<string, unknown>>) => {
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value !== undefined) span.attribute(key, typeof value === "string" ? SafeName.of(value) : value)
+  }
+}
+
+/** The spans of one call that is on its way. */
+interface Spans {
+  readonly call: Tracer.Span
+  readonly attempts: Map<number, Tracer.Span>
+}
+
+/**
+ * A client span for each call, with one for each attempt inside, in the tracer that is provided. A call's span is
+ * a child of the one that its caller is in.
+ */
+export const layerSpans: Layer.Layer<never> = Observer.layerEffect(
+  Effect.map(Effect.tracer, (tracer) => {
+    const calls = new Map<string, Spans>()
+    const start = (name: string, at: number, kind: Tracer.SpanKind, parent: Tracer.AnySpan | undefined) =>
+      tracer.span({
+        name,
+        parent: Option.fromUndefinedOr(parent),
+        annotations: Context.empty(),
+        links: [],
+        startTime: nanos(at),
+        kind,
+        root: parent === undefined,
+        sampled: parent?.sampled ?? true
+      })
+    const end = (
+      span: Tracer.Span,
+      at: number,
+      error: LlmError.LlmError | undefined,
+      interrupted: boolean
+    ) => {
+      annotate(span, errorType(error, interrupted))
+      span.end(nanos(at), error !== undefined ? Exit.fail(error) : interrupted ? Exit.interrupt() : Exit.void)
+    }
+
+    return (event) => {
+      if (!("call" in event)) return
+      const { call } = event
+      const id = call.id ?? ""
+      if (event._tag === "CallStarted") {
+        const name =
+          call.model === undefined ? operationName(call) : `${operationName(call)} ${SafeName.of(call.model)}`
+        const span = start(name, event.at, "client", event.parent)
+        annotate(span, {
+          ...attributesOf(call),
+          "gen_ai.request.max_tokens": call.maxOutputTokens,
+          "gen_ai.request.stream": call.stream ? true : undefined,
+          "gen_ai.conversation.id": call.session,
+          "llm.call.id": id,
+          "llm.tenant": call.tenant
+        })
+        calls.set(id, { call: span, attempts: new Map() })
+        return
+      }
+      const spans = calls.get(id)
+      if (spans === undefined) return
+      switch (event._tag) {
+        case "GatePassed":
+          return spans.call.event("queued", nanos(event.at), { "llm.queue.duration": event.waited / 1000 })
+        case "AttemptStarted": {
+          const span = start(`attempt ${event.number}`, event.at, "internal", spans.call)
+          annotate(span, {
+            ...attributesOf(call),
+            "llm.deployment": call.deployment,
+            "llm.attempt": event.number,
+            "llm.hedge": event.hedge ? true : undefined
+          })
+          spans.attempts.set(event.number, span)
+          return
+        }
+        case "Answered":
+          return spans.attempts.get(event.number)?.event("answered", nanos(event.at))
+        case "AttemptEnded": {
+          const span = spans.attempts.get(event.number)
+          if (span === undefined) return
+          spans.attempts.delete(event.number)
+          annotate(span, {
+            "llm.request_id": event.requestId,
+            "gen_ai.response.time_to_first_chunk":
+              call.stream && event.answeredAt !== undefined
+                ? (event.answeredAt - event.startedAt) / 1000
+                : undefined,
+            ...(event.usage === undefined ? {} : usageAttributes(event.usage))
+          })
+          return end(span, event.at, event.error, event.interrupted)
+        }
+        case "RetryScheduled":
+          return spans.call.event("retry", nanos(event.at), {
+            "error.type": event.error._tag,
+            "llm.retry.wait": event.wait / 1000
+          })
+        case "CallEnded":
+          calls.delete(id)
+          annotate(spans.call, {
+            "llm.attempts": event.attempts,
+            "llm.request_id": event.requestId,
+            ...(event.usage === undefined ? {} : usageAttributes(event.usage))
+          })
+          return end(spans.call, event.at, event.error, event.interrupted)
+      }
+    }
+  })
+)
+
+// ---------------------------------------------------------------------------
+// Log
+// ---------------------------------------------------------------------------
+
+/** A line for each call that reported its usage, with the model and the provider's request id. */
+export const layerLog: Layer.Layer<never> = Observer.layerEffect(
+  Effect.contextWith((context: Context.Context<never>) => {
+    const run = Effect.runForkWith(context)
+    return Effect.succeed<Observer.Observe>((event) => {
+      if (event._tag !== "CallEnded" || event.usage === undefined) return
+      const { inputTokens, outputTokens, totalTokens } = event.usage
+      run(
+        Effect.logInfo(
+          `OpenAI tokens: prompt=${inputTokens}, completion=${outputTokens}, total=${totalTokens}`
+        ).pipe(
+          Effect.annotateLogs({
+            model: SafeName.of(event.call.model ?? "none"),
+            requestId: SafeName.once(event.requestId ?? "none"),
+            callId: event.call.id ?? "none"
+          })
+        )
+      )
+    })
+  })
+)

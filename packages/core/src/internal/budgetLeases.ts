@@ -1,0 +1,227 @@
+/**
+ * Reservations over a store of accounts: what an attempt may cost at most, while it runs, and in the end.
+ */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import type * as Budget from "../Budget.ts"
+import type * as Call from "../Call.ts"
+import * as Cost from "../Cost.ts"
+import * as LlmError from "../LlmError.ts"
+import type * as PriceCatalogue from "../PriceCatalogue.ts"
+import type { Usage } from "../Usage.ts"
+import { type Account, makeAccounts, type Meter } from "./budgetMeter.ts"
+
+/** An amount for one account. */
+export interface Hold {
+  readonly account: Account
+  readonly amount: bigint
+}
+
+/** What came of a hold. */
+export interface Charge extends Hold {
+  readonly spent: bigint
+  readonly estimated: boolean
+}
+
+/** An account did not cover a hold. */
+export interface Refusal {
+  readonly hold: Hold
+  /** Spent and reserved. */
+  readonly taken: bigint
+  readonly detail?: string
+}
+
+/** Where accounts are kept. All holds of one request are granted, or none is. */
+export interface Store {
+  /** How many events before it is needed more is asked for; 0 where the answer comes at once. */
+  readonly ahead: number
+  readonly reserve: (lease: string, holds: ReadonlyArray<Hold>) => Effect.Effect<Refusal | undefined>
+  /** Does not wait: the answer may come before the function returns. */
+  readonly extend: (
+    lease: string,
+    holds: ReadonlyArray<Hold>,
+    answer: (refusal: Refusal | undefined) => void
+  ) => void
+  readonly settle: (lease: string, charges: ReadonlyArray<Charge>) => Effect.Effect<void>
+}
+
+/** What `Budget.layer` and its like were told. */
+export interface Options {
+  readonly meters: ReadonlyArray<Meter>
+  readonly prices: PriceCatalogue.Service
+  readonly unpriced: "refuse" | "allow"
+  readonly inputTokens: number
+  readonly outputTokens: number
+  readonly terms: (call: Call.Call) => PriceCatalogue.Terms
+}
+
+/** Generates nothing that would be billed. */
+const isSilent = (operation: string): boolean =>
+  operation.startsWith("embeddings.") || operation.startsWith("moderations.")
+
+const inUnit = (unit: Budget.Unit, amount: bigint): number =>
+  unit === "pico-dollars" ? Cost.toDollars(amount) : Number(amount)
+
+const exceeded = (call: Call.Call, attempts: number, { detail, hold, taken }: Refusal) => {
+  const { endsAt, meter } = hold.account
+  return new LlmError.BudgetExceeded({
+    provider: call.provider,
+    deployment: call.deployment,
+    operation: call.operation,
+    model: call.model,
+    attempts,
+    budget: meter.budget,
+    spent: inUnit(meter.unit, taken),
+    asked: inUnit(meter.unit, hold.amount),
+    ...(Number.isFinite(endsAt) ? { resetsAt: endsAt } : {}),
+    ...(detail === undefined ? {} : { detail })
+  })
+}
+
+const free: Budget.Lease = { progress: () => undefined, settle: () => Effect.void }
+
+/** One attempt's holds. */
+class RunningLease implements Budget.Lease {
+  private readonly id: string
+  private readonly call: Call.Call
+  private readonly attempts: number
+  private readonly accounts: ReadonlyArray<Account>
+  private readonly price: PriceCatalogue.Price | undefined
+  private readonly store: Store
+  private readonly step: number
+  private readonly inputTokens: number
+  /** Generated tokens that are paid for. */
+  private covered: number
+  private asking = false
+  private refusal: Refusal | undefined
+  private settled = false
+
+  constructor(
+    id: string,
+    call: Call.Call,
+    attempts: number,
+    accounts: ReadonlyArray<Account>,
+    price: PriceCatalogue.Price | undefined,
+    store: Store,
+    options: Options
+  ) {
+    this.id = id
+    this.call = call
+    this.attempts = attempts
+    this.accounts = accounts
+    this.price = price
+    this.store = store
+    this.step = options.outputTokens
+    this.inputTokens = Math.max(0, Math.round(call.inputTokens ?? options.inputTokens))
+    this.covered = isSilent(call.operation)
+      ? 0
+      : Math.max(0, Math.round(call.maxOutputTokens ?? options.outputTokens))
+  }
+
+  /** What so many generated tokens cost at most. */
+  private amount(account: Account, outputTokens: number): bigint {
+    if (account.meter.unit === "tokens") return BigInt(this.inputTokens + outputTokens)
+    if (this.price === undefined) return 0n
+    return Result.getOrElse(Cost.worstCase(this.price, this.inputTokens, outputTokens), () => 0n)
+  }
+
+  get holds(): ReadonlyArray<Hold> {
+    return this.accounts.map((account) => ({ account, amount: this.amount(account, this.covered) }))
+  }
+
+  progress(events: number): LlmError.BudgetExceeded | undefined {
+    if (this.settled || events + this.store.ahead <= this.covered) return undefined
+    if (this.refusal === undefined && !this.asking) this.ask(events)
+    return this.refusal !== undefined && events > this.covered
+      ? exceeded(this.call, this.attempts, this.refusal)
+      : undefined
+  }
+
+  private ask(events: number): void {
+    this.extendTo(Math.max(events, this.covered) + this.step, (refusal) => {
+      if (refusal === undefined) return
+      // What is left may still do for less than a step.
+      if (events <= this.covered) this.refusal = refusal
+      else this.extendTo(events, (last) => (this.refusal = last))
+    })
+  }
+
+  private extendTo(outputTokens: number, answered: (refusal: Refusal | undefined) => void): void {
+    const more = this.accounts.map((account) => ({
+      account,
+      amount: this.amount(account, outputTokens) - this.amount(account, this.covered)
+    }))
+    this.asking = true
+    this.store.extend(this.id, more, (refusal) => {
+      this.asking = false
+      if (refusal === undefined) this.covered = outputTokens
+      answered(refusal)
+    })
+  }
+
+  settle({ events, executed, usage }: Budget.Settlement): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.settled) return Effect.void
+      this.settled = true
+      const charges = this.holds.map((hold): Charge => ({
+        ...hold,
+        ...this.spent(hold, executed, usage, events)
+      }))
+      return this.store.settle(this.id, charges)
+    })
+  }
+
+  private spent(
+    { account, amount }: Hold,
+    executed: Budget.Settlement["executed"],
+    usage: Usage | undefined,
+    events: number
+  ): { readonly spent: bigint; readonly estimated: boolean } {
+    if (executed === "no") return { spent: 0n, estimated: false }
+    if (usage === undefined) {
+      // A stream that was left has generated about what was seen of it; nothing is known of what was never seen.
+      return { spent: events > 0 ? this.amount(account, events) : amount, estimated: true }
+    }
+    if (account.meter.unit === "tokens") {
+      const tokens = Math.max(usage.totalTokens, usage.inputTokens + usage.outputTokens)
+      return { spent: BigInt(Math.max(0, Math.round(tokens))), estimated: !usage.exact }
+    }
+    if (this.price === undefined) return { spent: 0n, estimated: false }
+    return Result.match(Cost.make(usage, this.price, this.call.operation), {
+      onFailure: () => ({ spent: amount, estimated: true }),
+      onSuccess: ({ exact, total }) => ({ spent: total, estimated: !exact })
+    })
+  }
+}
+
+/** The service over a store. `leaseId` gives each reservation a name of its own. */
+export const make = (store: Store, options: Options, leaseId: () => string): Budget.Service => {
+  const accounts = makeAccounts(options.meters)
+  return {
+    reserve: (call, attempts) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        const counted = accounts.of(call, now)
+        if (counted.length === 0) return Effect.succeed(free)
+        const billed = counted.find(({ meter }) => meter.unit === "pico-dollars")
+        let price: PriceCatalogue.Price | undefined
+        if (billed !== undefined) {
+          const found = Result.andThen(
+            options.prices.priceOf(call.model, call.provider, now, options.terms(call)),
+            // What is not billed by token has no worst case.
+            (one) => Result.map(Cost.worstCase(one, 1, isSilent(call.operation) ? 0 : 1), () => one)
+          )
+          if (Result.isSuccess(found)) price = found.success
+          else if (options.unpriced === "refuse") {
+            const hold = { account: billed, amount: 0n }
+            return Effect.fail(exceeded(call, attempts, { hold, taken: 0n, detail: found.failure.message }))
+          }
+        }
+        const id = leaseId()
+        const lease = new RunningLease(id, call, attempts, counted, price, store, options)
+        return Effect.flatMap(store.reserve(id, lease.holds), (refusal) =>
+          refusal === undefined ? Effect.succeed(lease) : Effect.fail(exceeded(call, attempts, refusal))
+        )
+      })
+  }
+}

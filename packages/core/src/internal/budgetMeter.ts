@@ -1,0 +1,255 @@
+/**
+ * Budgets as settings give them, made into meters: one for each unit of each budget.
+ */
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import type * as Budget from "../Budget.ts"
+import type * as Call from "../Call.ts"
+import * as InvalidSetting from "../InvalidSetting.ts"
+import * as Decimals from "./decimal.ts"
+
+/** Pico-dollars or tokens, as all amounts here. */
+interface Limit {
+  readonly limit: bigint
+  readonly warnAt: bigint
+}
+
+/** What is counted, of which calls, and how much there may be in each window. */
+export interface Meter {
+  readonly budget: string
+  readonly unit: Budget.Unit
+  /** For calls with these values, in the order of `per`. */
+  readonly limitOf: (values: ReadonlyArray<string>) => Limit | undefined
+  readonly window: Budget.Window
+  readonly per: ReadonlyArray<Budget.Dimension>
+  readonly covers: (call: Call.Call) => boolean
+}
+
+/** A meter in one window, for one set of calls. */
+export interface Account extends Limit {
+  readonly key: string
+  readonly meter: Meter
+  /** What its calls have in common, in the order of `per`. */
+  readonly values: ReadonlyArray<string>
+  /** Milliseconds since the epoch. */
+  readonly startsAt: number
+  /** `Infinity` for a total. */
+  readonly endsAt: number
+}
+
+const dimensions = ["tenant", "keyId", "provider", "deployment", "operation", "model"] as const
+const windows = ["minute", "hour", "day", "month", "total"] as const
+
+const isText = (value: unknown): boolean => typeof value === "string" && value !== ""
+
+const isMatch = (value: unknown): boolean =>
+  typeof value === "object" &&
+  value !== null &&
+  Object.entries(value).every(
+    ([name, wanted]) =>
+      dimensions.some((dimension) => dimension === name) &&
+      (wanted === undefined ||
+        isText(wanted) ||
+        (Array.isArray(wanted) && wanted.length > 0 && wanted.every(isText)))
+  )
+
+const dollarsOf = (value: unknown): bigint | undefined => {
+  const pico = typeof value === "string" || typeof value === "number" ? Decimals.parse(value, 12) : undefined
+  // A million dollars are 1e18 pico-dollars, which is what 64 bits hold with room for what runs over.
+  return pico !== undefined && pico > 0n && pico <= 10n ** 18n ? pico : undefined
+}
+
+const wholeTokens = InvalidSetting.whole(1, 1e15)
+
+const tokensOf = (value: number): bigint | undefined =>
+  wholeTokens.accepts(value) ? BigInt(value) : undefined
+
+const rules: Readonly<Record<keyof Budget.Limit, InvalidSetting.Rule>> = {
+  name: { allowed: "a name", accepts: isText },
+  dollars: {
+    allowed: 'dollars above 0 and up to 1000000, such as "12.50"',
+    accepts: (value) => typeof value === "function" || dollarsOf(value) !== undefined
+  },
+  tokens: {
+    allowed: wholeTokens.allowed,
+    accepts: (value) => typeof value === "function" || wholeTokens.accepts(value)
+  },
+  window: InvalidSetting.oneOf(...windows),
+  match: { allowed: `names or lists of names for ${dimensions.join(", ")}`, accepts: isMatch },
+  per: {
+    allowed: `a list of ${dimensions.join(", ")}`,
+    accepts: (value) =>
+      Array.isArray(value) &&
+      new Set(value).size === value.length &&
+      value.every((one) => dimensions.some((dimension) => dimension === one))
+  },
+  warnAt: InvalidSetting.between(0, 1, false)
+}
+
+const matches = (wanted: string | ReadonlyArray<string>, value: string | undefined): boolean =>
+  typeof wanted === "string" ? wanted === value : value !== undefined && wanted.includes(value)
+
+/** What has no model is not billed by token, unless its model is named elsewhere, as by a stored prompt. */
+const isBilled = ({ model, operation }: Call.Call): boolean =>
+  model !== undefined || /^(?:chat|responses|completions)\.(?:create|stream)$/u.test(operation)
+
+const covers = (match: Budget.Limit["match"]): Meter["covers"] => {
+  if (match === undefined) return () => true
+  return (call) =>
+    dimensions.every((dimension) => {
+      const wanted = match[dimension]
+      return wanted === undefined || matches(wanted, call[dimension])
+    })
+}
+
+const check = Effect.fnUntraced(function* (owner: string, limit: Budget.Limit, index: number) {
+  const name = `budgets[${index}]`
+  const missing = (setting: string, allowed: string) =>
+    new InvalidSetting.InvalidSetting({ owner, setting: `${name}.${setting}`, value: "missing", allowed })
+  yield* Effect.mapError(
+    InvalidSetting.check(owner, limit, rules),
+    (error) => new InvalidSetting.InvalidSetting({ ...error, setting: `${name}.${error.setting}` })
+  )
+  if (limit.name === undefined) return yield* missing("name", rules.name.allowed)
+  if (limit.window === undefined) return yield* missing("window", rules.window.allowed)
+  if (limit.dollars === undefined && limit.tokens === undefined) {
+    return yield* missing("dollars", `${rules.dollars.allowed}; or tokens, ${rules.tokens.allowed}`)
+  }
+})
+
+/** One limit for all, worked out once, or one for each. */
+const limits = <A extends string | number>(
+  amount: Budget.Amount<A>,
+  per: ReadonlyArray<Budget.Dimension>,
+  limitOf: (value: A) => Limit
+): Meter["limitOf"] => {
+  if (typeof amount !== "function") {
+    const limit = limitOf(amount)
+    return () => limit
+  }
+  return (values) => {
+    const own = amount(Object.fromEntries(per.map((dimension, index) => [dimension, values[index] ?? ""])))
+    return own === undefined ? undefined : limitOf(own)
+  }
+}
+
+/** Checks budgets and makes meters of them. */
+export const fromSettings = Effect.fnUntraced(function* (
+  owner: string,
+  budgets: ReadonlyArray<Budget.Limit>
+) {
+  const meters: Array<Meter> = []
+  const names = new Set<string>()
+  for (const [index, limit] of budgets.entries()) {
+    yield* check(owner, limit, index)
+    const { name, per = [], warnAt = 0.8, window } = limit
+    if (names.has(name)) {
+      return yield* new InvalidSetting.InvalidSetting({
+        owner,
+        setting: `budgets[${index}].name`,
+        value: JSON.stringify(name),
+        allowed: "a name that no other budget has"
+      })
+    }
+    names.add(name)
+    const add = <A extends string | number>(
+      unit: Budget.Unit,
+      amount: Budget.Amount<A> | undefined,
+      read: (value: A) => bigint | undefined
+    ) => {
+      if (amount === undefined) return
+      const share = BigInt(Math.ceil(warnAt * 1_000_000))
+      const limitOf = (value: A): Limit => {
+        const limit = read(value) ?? 0n
+        return { limit, warnAt: Decimals.divideUp(limit * share, 1_000_000n) }
+      }
+      meters.push({
+        budget: name,
+        unit,
+        limitOf: limits(amount, per, limitOf),
+        window,
+        per,
+        covers: covers(limit.match)
+      })
+    }
+    add("pico-dollars", limit.dollars, dollarsOf)
+    add("tokens", limit.tokens, tokensOf)
+  }
+  return meters
+})
+
+interface Span {
+  readonly startsAt: number
+  readonly endsAt: number
+}
+
+const lengths = { minute: 60_000, hour: 3_600_000, day: 86_400_000 } as const
+
+const spanOf = (window: Budget.Window, at: number): Span => {
+  if (window === "total") return { startsAt: 0, endsAt: Number.POSITIVE_INFINITY }
+  if (window === "month") {
+    const start = DateTime.startOf(DateTime.makeUnsafe(at), "month")
+    return {
+      startsAt: DateTime.toEpochMillis(start),
+      endsAt: DateTime.toEpochMillis(DateTime.add(start, { months: 1 }))
+    }
+  }
+  const length = lengths[window]
+  const startsAt = Math.floor(at / length) * length
+  return { startsAt, endsAt: startsAt + length }
+}
+
+const readKey = (key: string): ReadonlyArray<unknown> => {
+  const parsed: unknown = JSON.parse(key)
+  return Array.isArray(parsed) ? parsed : []
+}
+
+/** Finds accounts; windows are worked out once. */
+export const makeAccounts = (meters: ReadonlyArray<Meter>) => {
+  const spans = new Map<Budget.Window, Span>()
+  const spanAt = (window: Budget.Window, at: number): Span => {
+    const known = spans.get(window)
+    if (known !== undefined && at >= known.startsAt && at < known.endsAt) return known
+    const span = spanOf(window, at)
+    spans.set(window, span)
+    return span
+  }
+  const make = (meter: Meter, values: ReadonlyArray<string>, at: number): ReadonlyArray<Account> => {
+    const own = meter.limitOf(values)
+    if (own === undefined) return []
+    const span = spanAt(meter.window, at)
+    const account = {
+      ...own,
+      meter,
+      values,
+      startsAt: span.startsAt,
+      endsAt: span.endsAt,
+      key: JSON.stringify([meter.budget, meter.unit, span.startsAt, ...values])
+    }
+    return [account]
+  }
+  return {
+    /** Those that a call is counted in. */
+    of: (call: Call.Call, at: number): ReadonlyArray<Account> =>
+      meters
+        .filter((meter) => isBilled(call) && meter.covers(call))
+        .flatMap((meter) =>
+          make(
+            meter,
+            meter.per.map((dimension) => call[dimension] ?? ""),
+            at
+          )
+        ),
+    /** The one that a key names, if it is of these meters. */
+    byKey: (key: string): Account | undefined => {
+      const [budget, unit, startsAt, ...values] = readKey(key)
+      const meter = meters.find((one) => one.budget === budget && one.unit === unit)
+      if (meter === undefined || typeof startsAt !== "number" || values.length !== meter.per.length)
+        return undefined
+      return make(meter, values.map(String), startsAt)[0]
+    },
+    /** Those that are there whether or not somebody called. */
+    standing: (at: number): ReadonlyArray<Account> =>
+      meters.filter(({ per }) => per.length === 0).flatMap((meter) => make(meter, [], at))
+  }
+}

@@ -1,0 +1,40 @@
+/**
+ * The tables of `SqlLedgerStore`. A migration that was released is never changed: a new one follows.
+ */
+import * as Effect from "effect/Effect"
+import * as Client from "effect/sql/SqlClient"
+
+const create = Effect.gen(function* () {
+  const sql = yield* Client.SqlClient
+  // Ordered by bytes, so that both databases (and we) agree on what comes first.
+  const text = sql.literal(
+    sql.onDialectOrElse({ pg: () => `TEXT COLLATE "C" NOT NULL`, orElse: () => "TEXT NOT NULL" })
+  )
+  const clustered = sql.literal(sql.onDialectOrElse({ sqlite: () => "WITHOUT ROWID", orElse: () => "" }))
+  const count = sql.literal("BIGINT NOT NULL")
+  const flag = sql.literal("SMALLINT NOT NULL")
+  yield* sql`CREATE TABLE llm_ledger_rows (
+    call_id ${text}, number INTEGER NOT NULL,
+    tenant ${text}, provider ${text}, deployment ${text}, operation ${text}, model ${text}, request_id ${text},
+    stream ${flag}, hedge ${flag}, attempts INTEGER NOT NULL,
+    started_at ${count}, answered_at BIGINT, ended_at ${count},
+    outcome ${text}, executed ${text},
+    input ${count}, cached_input ${count}, cache_write ${count}, audio_input ${count}, embedding ${count},
+    output ${count}, reasoning ${count}, audio_output ${count}, unattributed ${count},
+    audio_millis ${count}, exact ${flag},
+    nano_dollars BIGINT, price_snapshot TEXT,
+    PRIMARY KEY (call_id, number)
+  )`
+  yield* sql`CREATE INDEX llm_ledger_rows_ended ON llm_ledger_rows (ended_at)`
+  yield* sql`CREATE TABLE llm_ledger_hours (
+    hour ${count},
+    tenant ${text}, provider ${text}, deployment ${text}, operation ${text}, model ${text}, outcome ${text},
+    calls ${count}, attempts ${count},
+    input ${count}, cached_input ${count}, cache_write ${count}, audio_input ${count}, embedding ${count},
+    output ${count}, reasoning ${count}, audio_output ${count}, unattributed ${count},
+    audio_millis ${count}, nano_dollars ${count}, unpriced ${count}, estimated ${count},
+    PRIMARY KEY (hour, tenant, provider, deployment, operation, model, outcome)
+  ) ${clustered}`
+})
+
+export const migrations = { "1_ledger": create }

@@ -1,0 +1,23 @@
+/**
+ * Names that come from callers and servers, such as a model's, without keys: for rows, labels and errors.
+ */
+import * as SecretShapes from "./secretShapes.ts"
+
+const most = 1000
+
+/** The same few names come with every call. */
+const known = new Map<string, string>()
+
+/** A name that comes again and again. */
+export const of = (name: string): string => {
+  let safe = known.get(name)
+  if (safe === undefined) {
+    if (known.size >= most) known.clear()
+    safe = SecretShapes.remove(name.slice(0, 4096))
+    known.set(name, safe)
+  }
+  return safe
+}
+
+/** A name that comes once, such as a request's. */
+export const once = (name: string): string => (name === "" ? "" : SecretShapes.remove(name.slice(0, 4096)))
