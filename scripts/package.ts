@@ -1,6 +1,8 @@
 /**
  * Looks at a package the way its users get it: packs it, lets publint and attw judge the tarball, then unpacks
- * it beside its dependencies and compiles and runs a small ESM program that imports every public entry.
+ * it beside its dependencies and compiles and runs a small ESM program that imports every public entry. Where the
+ * package has a program as its users write them (`test/support/Consumer.ts`), that is compiled as well, and fails
+ * where its types make more work for the compiler than it says.
  *
  * Runs in the folder of the package; needs no network.
  */
@@ -96,20 +98,34 @@ const program = [
 ]
 fs.writeFileSync(path.join(consumer, "package.json"), `{ "private": true, "type": "module" }`)
 fs.writeFileSync(path.join(consumer, "main.ts"), `${program.join("\n")}\n`)
-fs.writeFileSync(
-  path.join(consumer, "tsconfig.json"),
-  JSON.stringify({
-    compilerOptions: {
-      strict: true,
-      target: "es2024",
-      module: "nodenext",
-      types: [],
-      lib: ["es2024", "dom", "esnext.disposable"],
-      skipLibCheck: true,
-      outDir: "out"
-    },
-    files: ["main.ts"]
-  })
-)
-run("tsc", ["-p", path.join(consumer, "tsconfig.json")], root)
+const compilerOptions = {
+  strict: true,
+  target: "es2024",
+  module: "nodenext",
+  types: [],
+  lib: ["es2024", "dom", "esnext.disposable"],
+  skipLibCheck: true,
+  outDir: "out"
+}
+
+/** Compiles one file of the consumer, with one checker, so that what it counts is the same every time. */
+const compile = (file: string) => {
+  const project = path.join(consumer, `tsconfig.${path.basename(file, ".ts")}.json`)
+  fs.writeFileSync(project, JSON.stringify({ compilerOptions, files: [file] }))
+  return run("tsc", ["-p", project, "--singleThreaded", "--extendedDiagnostics"], root)
+}
+
+compile("main.ts")
 run("node", [path.join(consumer, "out", "main.js")], consumer)
+
+const typed = path.join(folder, "test", "support", "Consumer.ts")
+if (fs.existsSync(typed)) {
+  const source = fs.readFileSync(typed, "utf8")
+  fs.writeFileSync(path.join(consumer, "typed.ts"), source)
+  const most = Number(/At most ([\d,]+) type instantiations/.exec(source)?.[1]?.replaceAll(",", ""))
+  const counted = Number(/^Instantiations:\s+(\d+)/m.exec(compile("typed.ts"))?.[1])
+  if (!(counted <= most)) {
+    console.error(`${typed} takes ${counted} type instantiations; it says that it takes ${most} at most`)
+    process.exit(1)
+  }
+}

@@ -95,6 +95,16 @@ const countOf = (folder: string): Count => {
   }
 }
 
+/** The share of statements that the tests of a package reach, where it is measured. */
+const coverageOf = (folder: string): string => {
+  const file = path.join(root, folder, ".reports", "coverage", "coverage-summary.json")
+  if (!fs.existsSync(file)) return ""
+  const summary: { readonly total: { readonly statements: { readonly pct: number } } } = JSON.parse(
+    fs.readFileSync(file, "utf8")
+  )
+  return `, ${summary.total.statements.pct} % of statements`
+}
+
 const seconds = (since: number) => `${((performance.now() - since) / 1000).toFixed(1)} s`
 
 const run = (stage: Stage): boolean => {
@@ -146,7 +156,12 @@ if (reached.some(({ name }) => name === "test")) {
     const count = countOf(folder)
     total = add(total, count)
     const skipped = count.skipped === 0 ? "" : `, ${count.skipped} skipped`
-    console.log(`       ${folder.padEnd(20)} ${count.passed} passed, ${count.failed} failed${skipped}`)
+    console.log(
+      `       ${folder.padEnd(20)} ${count.passed} passed, ${count.failed} failed${skipped}${coverageOf(folder)}`
+    )
+  }
+  if (process.env["LLM_LIVE"] !== "1") {
+    console.log("       The live suite is left out: LLM_LIVE=1 and a key run it against the real API.")
   }
 }
 if (broken !== undefined) {

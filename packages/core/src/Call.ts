@@ -5,6 +5,10 @@
  * kept in a ledger as it is.
  */
 
+import type * as Clock from "effect/Clock"
+import type * as Random from "effect/Random"
+import * as CallId from "./internal/callId.ts"
+
 /** One operation asked of one deployment of one provider. */
 export interface Call {
   /** Names this call among all others, in ledgers and traces; the pipe gives one to a call that has none. */
@@ -55,6 +59,9 @@ export interface Call {
 export const make = (
   options: Pick<Call, "provider" | "operation"> & Partial<Omit<Call, "provider" | "operation">>
 ): Call => ({ deployment: "default", stream: false, ...options })
+
+/** A new `id`: a version 7 UUID, which sorts by time. */
+export const newId: (clock: Clock.Clock, random: typeof Random.Random.Service) => string = CallId.make
 
 /** The name under which circuits and limits are kept: provider, deployment and model. */
 export const key = (call: Call): string => `${call.provider}/${call.deployment}/${call.model ?? "*"}`

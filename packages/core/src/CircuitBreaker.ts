@@ -26,6 +26,7 @@
  * export const without = CircuitBreaker.layerNone
  * ```
  */
+import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
@@ -44,6 +45,7 @@ import type { Trip } from "./internal/circuit.ts"
 import { local, shared, unrecorded } from "./internal/circuits.ts"
 import { config } from "./internal/duration.ts"
 import type { CircuitOpen, Health } from "./LlmError.ts"
+import * as Observer from "./Observer.ts"
 
 /** Where a circuit stands. */
 export type State =
@@ -185,7 +187,18 @@ const rateTrip = (owner: string, options: RateOptions): Effect.Effect<Trip, Inva
     return { _tag: "Period", threshold, period, minimumCalls: options.minimumCalls ?? 20 }
   })
 
-const makeChanges = Effect.acquireRelease(PubSub.sliding<Transition>(256), PubSub.shutdown)
+/** Where changes are told: to those who follow the transitions, and to the observer. */
+const makeChanges = Effect.gen(function* () {
+  const changes = yield* Effect.acquireRelease(PubSub.sliding<Transition>(256), PubSub.shutdown)
+  const observe = yield* Observer.Observer
+  const clock = yield* Clock.Clock
+  const changed = (transition: Transition): void => {
+    PubSub.publishUnsafe(changes, transition)
+    const { key, to: state } = transition
+    observe({ _tag: "CircuitChanged", key, state, at: clock.currentTimeMillisUnsafe() })
+  }
+  return { changed, transitions: Stream.fromPubSub(changes) }
+})
 
 const inProcess = (
   owner: string,
@@ -197,9 +210,8 @@ const inProcess = (
     Effect.gen(function* () {
       const trip = yield* tripOf
       const times = yield* timesOf(owner, options)
-      const changes = yield* makeChanges
-      const clock = yield* Effect.clockWith(Effect.succeed)
-      return { ...local(trip, times, clock, changes), transitions: Stream.fromPubSub(changes) }
+      const { changed, transitions } = yield* makeChanges
+      return { ...local(trip, times, yield* Clock.Clock, changed), transitions }
     })
   )
 
@@ -241,12 +253,9 @@ const makeShared = (owner: string, policy: Store.TripPolicy, options: StoreOptio
     )
     const isLocal = (options.onStoreFailure ?? "local") === "local"
     const store = yield* Store.CircuitBreakerStore
-    const changes = yield* makeChanges
-    const clock = yield* Effect.clockWith(Effect.succeed)
-    return {
-      ...shared({ store, policy, times, storeTimeout, isLocal, clock, changes }),
-      transitions: Stream.fromPubSub(changes)
-    }
+    const { changed, transitions } = yield* makeChanges
+    const clock = yield* Clock.Clock
+    return { ...shared({ store, policy, times, storeTimeout, isLocal, clock, changed }), transitions }
   })
 
 /** A breaker over any store of `effect/persistence`. Fails at start with `InvalidSetting`. */

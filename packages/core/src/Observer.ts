@@ -132,7 +132,7 @@ export interface CircuitChanged {
 export interface CacheAsked {
   readonly _tag: "CacheAsked"
   readonly operation: string
-  readonly outcome: "hit" | "miss" | "shared" | "refresh" | "bypass"
+  readonly outcome: "hit" | "miss" | "shared" | "bypass" | "similar"
   readonly at: number
 }
 

@@ -81,6 +81,7 @@ import * as InvalidSetting from "./InvalidSetting.ts"
 import { EventLog, type Found, type Reader } from "./internal/eventLog.ts"
 import { RecentEntries } from "./internal/recentEntries.ts"
 import * as LlmError from "./LlmError.ts"
+import * as Observer from "./Observer.ts"
 import type { Usage } from "./Usage.ts"
 
 /** Where a stream goes. */
@@ -307,6 +308,7 @@ const sharingRules = {
 
 const make = Effect.fnUntraced(function* (options: SharingOptions, store: Store) {
   const home = yield* Effect.scope
+  const observe = yield* Observer.Observer
   const window = options.maxReplyBytes ?? MiB
   const accepts = options.accepts ?? (() => true)
   const flights = new Map<string, Flight>()
@@ -468,8 +470,17 @@ const make = Effect.fnUntraced(function* (options: SharingOptions, store: Store)
       })
     })
 
+  const clock = yield* Clock.Clock
+  const told: Service["run"] = (request, produce) =>
+    Effect.tap(run(request, produce), ({ outcome }) =>
+      Effect.sync(() => {
+        const { operation } = request.call
+        observe({ _tag: "CacheAsked", operation, outcome, at: clock.currentTimeMillisUnsafe() })
+      })
+    )
+
   return {
-    run,
+    run: observe === Observer.none ? run : told,
     invalidate: (request: Request) =>
       Effect.suspend(() => {
         const key = keyOf(request)

@@ -6,6 +6,7 @@ import {
   LlmError,
   Observer,
   Resilience,
+  ResponseCache,
   RetryBudget,
   Timeouts,
   Usage
@@ -204,6 +205,51 @@ describe("an observer is told of", () => {
       const observe = yield* Effect.provide(Effect.service(Observer.Observer), both)
       observe({ _tag: "CallStarted", call, at: 0, parent: undefined })
       assert.deepStrictEqual([first, second], [["CallStarted"], ["CallStarted"]])
+    })
+  )
+})
+
+describe("what is not of one call", () => {
+  it.effect("is told too: circuits that change, and what the cache did", () =>
+    Effect.gen(function* () {
+      const told: Array<string> = []
+      const observer = Observer.layer((event) => {
+        if (event._tag === "CircuitChanged") told.push(`${event.key} ${event.state}`)
+        if (event._tag === "CacheAsked") told.push(`${event.operation} ${event.outcome}`)
+      })
+      yield* Effect.gen(function* () {
+        const breaker = yield* CircuitBreaker.CircuitBreaker
+        yield* (yield* Effect.scoped(breaker.admit(call, 0))).record("down")
+        yield* TestClock.adjust("1 minute")
+        yield* (yield* Effect.scoped(breaker.admit(call, 0))).record("up")
+        const cache = yield* ResponseCache.ResponseCache
+        const produced = {
+          _tag: "Whole" as const,
+          status: 200,
+          headers: {},
+          requestId: undefined,
+          attempts: 1,
+          body: new Uint8Array(),
+          usage: () => undefined
+        }
+        const ask = Effect.scoped(cache.run({ call, body: "{}" }, () => Effect.succeed(produced)))
+        yield* ask
+        yield* ask
+      }).pipe(
+        Effect.provide(
+          Layer.mergeAll(
+            CircuitBreaker.layerConsecutive({ failures: 1, openFor: "30 seconds" }),
+            ResponseCache.layerMemory()
+          ).pipe(Layer.provide(observer))
+        )
+      )
+      assert.deepStrictEqual(told, [
+        "openai/default/gpt-6-luna Open",
+        "openai/default/gpt-6-luna HalfOpen",
+        "openai/default/gpt-6-luna Closed",
+        "chat.create miss",
+        "chat.create hit"
+      ])
     })
   )
 })

@@ -5,7 +5,6 @@ import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as PubSub from "effect/PubSub"
 import type * as Scope from "effect/Scope"
 import type * as Store from "effect/persistence/CircuitBreaker"
 import * as Call from "../Call.ts"
@@ -35,7 +34,12 @@ const rejected = (call: Call.Call, attempts: number, until: number | undefined, 
   })
 
 /** Circuits in this process. Every step is synchronous, in one effect. */
-export const local = (trip: Trip, times: Times, clock: Clock.Clock, changes: PubSub.PubSub<Transition>) => {
+export const local = (
+  trip: Trip,
+  times: Times,
+  clock: Clock.Clock,
+  changed: (transition: Transition) => void
+) => {
   const circuits = new Map<string, Circuit>()
   let sweepAt = 1024
 
@@ -53,7 +57,7 @@ export const local = (trip: Trip, times: Times, clock: Clock.Clock, changes: Pub
   }
 
   const tell = (key: string, from: Standing, to: Standing): void => {
-    if (from !== to) PubSub.publishUnsafe(changes, { key, from, to })
+    if (from !== to) changed({ key, from, to })
   }
 
   return {
@@ -121,12 +125,13 @@ export interface Shared {
   /** Whether circuits of this process stand in for the store; else calls pass unrecorded. */
   readonly isLocal: boolean
   readonly clock: Clock.Clock
-  readonly changes: PubSub.PubSub<Transition>
+  /** Told of every change. */
+  readonly changed: (transition: Transition) => void
 }
 
 /** Circuits in a store. A store that does not answer in time is left alone for a while. */
-export const shared = ({ changes, clock, isLocal, policy, store, storeTimeout, times }: Shared) => {
-  const circuits = local(tripLike(policy), times, clock, changes)
+export const shared = ({ changed, clock, isLocal, policy, store, storeTimeout, times }: Shared) => {
+  const circuits = local(tripLike(policy), times, clock, changed)
   let brokenUntil = 0
 
   /** Asks the store, and what stands in for it where it does not answer in time. */
@@ -162,7 +167,7 @@ export const shared = ({ changes, clock, isLocal, policy, store, storeTimeout, t
       ? Effect.void
       : Effect.sync(() => {
           const { from, key, to } = transition
-          PubSub.publishUnsafe(changes, { key, from, to })
+          changed({ key, from, to })
         })
 
   const admit = (call: Call.Call, attempts: number): Effect.Effect<Permit, CircuitOpen, Scope.Scope> => {
