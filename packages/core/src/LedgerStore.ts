@@ -64,8 +64,10 @@ export const Row = Schema.Struct({
   callId: Schema.String,
   /** 1 for the first attempt; 0 is the call itself. */
   number: Count,
-  /** Empty where there is none, as `model` and `requestId`. */
+  /** Empty where there is none, as `keyId`, `model` and `requestId`. */
   tenant: Schema.String,
+  /** The name of the key that the caller came with. */
+  keyId: Schema.String,
   provider: Schema.String,
   deployment: Schema.String,
   operation: Schema.String,
@@ -97,7 +99,7 @@ export type Row = typeof Row.Type
 export type Dimension = TextDimension | "hour" | "day"
 
 /** By what a report and rows can be chosen. */
-export type TextDimension = "tenant" | "provider" | "deployment" | "operation" | "model" | "outcome"
+export type TextDimension = "tenant" | "keyId" | "provider" | "deployment" | "operation" | "model" | "outcome"
 
 /** By what a report can be put in order, largest first. */
 export type Measure = "cost" | "tokens" | "calls" | "failedCalls" | "attempts" | "failedAttempts"
@@ -232,7 +234,7 @@ export const layerMemory = (
     })
   )
 
-const dimensions = ["tenant", "provider", "deployment", "operation", "model", "outcome"]
+const dimensions = ["tenant", "keyId", "provider", "deployment", "operation", "model", "outcome"]
 
 const queryRules: Readonly<Record<keyof Query, InvalidSetting.Rule>> = {
   from: InvalidSetting.between(0, Totals.endOfTime),

@@ -139,7 +139,9 @@ const make = Effect.gen(function* () {
     )
 
   const conditions = (selection: LedgerStore.Selection) =>
-    Totals.filtersOf(selection).map(([dimension, value]) => sql`${sql.literal(dimension)} = ${value}`)
+    Totals.filtersOf(selection).map(
+      ([dimension, value]) => sql`${sql.literal(Columns.columnOf(dimension))} = ${value}`
+    )
 
   /** Where nothing of an hour is outside of a range, the whole hour may stand for its part. */
   const isEmpty = (from: number, to: number) =>

@@ -27,8 +27,8 @@ const time = fc.oneof(
 const query: fc.Arbitrary<LedgerStore.Query> = fc.record({
   from: time,
   to: time,
-  by: fc.subarray(["tenant", "model", "deployment", "outcome", "hour", "day"], { maxLength: 3 }),
-  where: fc.constantFrom({}, { tenant: "acme" }, { model: "model-1", outcome: "ok" }),
+  by: fc.subarray(["tenant", "keyId", "model", "deployment", "outcome", "hour", "day"], { maxLength: 3 }),
+  where: fc.constantFrom({}, { tenant: "acme" }, { keyId: "key-1" }, { model: "model-1", outcome: "ok" }),
   top: fc.constantFrom(undefined, 1, 3),
   orderBy: fc.constantFrom(undefined, "cost", "tokens", "calls", "failedCalls", "attempts", "failedAttempts")
 })
@@ -221,7 +221,7 @@ describe("LedgerStore", () => {
         yield* (yield* open).insert([row()])
         assert.strictEqual((yield* (yield* open).report({}))[0]?.attempts, 1)
         const sql = yield* SqlClient.SqlClient
-        assert.deepStrictEqual(yield* sql`SELECT migration_id FROM llm_ledger_migrations`.values, [[1]])
+        assert.deepStrictEqual(yield* sql`SELECT migration_id FROM llm_ledger_migrations`.values, [[1], [2]])
       }).pipe(Effect.provide(SqliteClient.layer({ filename: ":memory:" })))
     )
 

@@ -97,6 +97,7 @@ describe("UsageLedger", () => {
       assert.deepInclude(ended, {
         number: 0,
         tenant: "acme",
+        keyId: "key-1",
         deployment: "second",
         model: "gpt-6-terra",
         attempts: 2,

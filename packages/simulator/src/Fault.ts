@@ -16,6 +16,8 @@
  * fewer content events has the fault right after its last one, so a scripted fault always happens.
  */
 import { Result, Schema } from "effect"
+import type { Kind } from "./internal/Vocabulary.ts"
+import { grammar } from "./internal/Vocabulary.ts"
 
 const Count = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 }))
 const Positive = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000_000 }))
@@ -36,7 +38,16 @@ const HeaderText = Schema.String.check(Schema.isPattern(/^[ -~]*$/))
 export const Fault = Schema.TaggedUnion({
   Status: {
     status: Schema.Int.check(Schema.isBetween({ minimum: 200, maximum: 599 })),
-    body: Schema.Literals(["json", "html", "text", "empty", "numeric-code", "too-large"]),
+    body: Schema.Literals([
+      "json",
+      "html",
+      "text",
+      "empty",
+      "numeric-code",
+      "too-large",
+      "string-error",
+      "no-fields"
+    ]),
     code: Schema.optionalKey(Text),
     type: Schema.optionalKey(Text),
     param: Schema.optionalKey(Text),
@@ -45,7 +56,11 @@ export const Fault = Schema.TaggedUnion({
     retryAfterMs: Schema.optionalKey(HeaderText),
     shouldRetry: Schema.optionalKey(Schema.Boolean),
     resetRequests: Schema.optionalKey(HeaderText),
-    resetTokens: Schema.optionalKey(HeaderText)
+    resetTokens: Schema.optionalKey(HeaderText),
+    location: Schema.optionalKey(HeaderText),
+    date: Schema.optionalKey(HeaderText),
+    /** Bytes of the body at least: the message is filled up. */
+    size: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100_000_000 })))
   },
   SlowHeaders: { delay: Milliseconds },
   NoHeaders: {},
@@ -57,6 +72,8 @@ export const Fault = Schema.TaggedUnion({
   ErrorEvent: {
     after: Count,
     shape: Schema.Literals(["bare", "flat", "nested"]),
+    /** In a response's stream: `response.failed` comes after it. */
+    thenFailed: Schema.Boolean,
     code: Schema.optionalKey(Text),
     type: Schema.optionalKey(Text),
     message: Schema.optionalKey(Text)
@@ -72,14 +89,67 @@ export const Fault = Schema.TaggedUnion({
   Refusal: {},
   ContentFilter: {},
   Length: {},
+  Failed: {},
   EmptyChoices: {},
   Ping: { every: Positive },
   Heartbeat: { interval: PositiveMilliseconds },
-  LineEnding: { ending: Schema.Literals(["lf", "cr", "crlf"]) },
+  LineEnding: { ending: Schema.Literals(["lf", "cr", "crlf", "mixed"]) },
   ByteOrderMark: {},
   NoBlankLine: {},
   Split: { bytes: Positive },
-  SlowBody: { delay: Milliseconds }
+  SlowBody: { delay: Milliseconds },
+  Refuse: { duration: Milliseconds },
+  HalfClose: { after: Count },
+  CloseAfter: {},
+  DripHeaders: { delay: Milliseconds },
+  Early: {},
+  BadEncoding: {},
+  ContentType: { value: HeaderText },
+  HugeHeaders: { bytes: Positive },
+  OddHeaders: {},
+  NoRequestId: {},
+  ShortLength: { bytes: Positive },
+  SlowFirstEvent: { delay: Milliseconds },
+  Stuck: {},
+  MultiLine: {},
+  NoSpace: {},
+  ExtraFields: {},
+  BigEvent: { bytes: Positive },
+  DropEvent: { at: Positive },
+  RepeatEvent: { at: Positive },
+  SwapEvents: { at: Positive },
+  RepeatLast: {},
+  UnknownEvent: {},
+  AfterDone: {},
+  ToolCalls: {
+    kind: Schema.Literals([
+      "bad-arguments",
+      "cut-arguments",
+      "interleaved",
+      "many",
+      "no-id",
+      "proto",
+      "repeated-name",
+      "sparse",
+      "unknown-name"
+    ])
+  },
+  WrongSchema: {},
+  Damage: {
+    kind: Schema.Literals([
+      "deep-nesting",
+      "duplicate-keys",
+      "huge-number",
+      "lone-surrogate",
+      "missing-fields",
+      "null-message",
+      "string-numbers",
+      "unknown-enum",
+      "wrong-index"
+    ])
+  },
+  Usage: { kind: Schema.Literals(["cached-above-input", "negative", "wrong-total"]) },
+  Embeddings: { kind: Schema.Literals(["dimension", "fewer", "not-a-number", "reordered", "wrong-length"]) }
 })
 export type Fault = typeof Fault.Type
 
@@ -95,184 +165,6 @@ export class InvalidFault extends Schema.TaggedError<InvalidFault>()("InvalidFau
 }) {
   override get message(): string {
     return `Unknown fault "${this.text}": ${this.reason}`
-  }
-}
-
-type Kind = "integer" | "milliseconds" | "text" | "boolean"
-
-interface Field {
-  readonly field: string
-  readonly kind: Kind
-}
-
-interface Word {
-  /** What is written: a word, or a word with a fixed argument. */
-  readonly word: string
-  readonly example: string
-  readonly summary: string
-  /** Without a default the argument must be written. */
-  readonly argument?: Field & { readonly fallback?: number }
-  readonly options?: Readonly<Record<string, Field>>
-  readonly flags?: Readonly<Record<string, { readonly field: string; readonly value: string | boolean }>>
-  /** What a flag's field holds when no flag is written. */
-  readonly defaults?: Readonly<Record<string, string | boolean>>
-}
-
-const errorOptions = {
-  code: { field: "code", kind: "text" },
-  type: { field: "type", kind: "text" },
-  message: { field: "message", kind: "text" }
-} as const
-
-const after = { field: "after", kind: "integer" } as const
-
-const grammar: Readonly<Record<Fault["_tag"], Word>> = {
-  Status: {
-    word: "status",
-    example: "status:429;retry-after=3",
-    summary:
-      "This status with its catalogue error. `code`, `type`, `param`, `message` change the error; `retry-after`, `retry-after-ms`, `should-retry`, `reset-requests`, `reset-tokens` add headers; `html`, `text`, `empty`, `numeric-code`, `too-large` change the body.",
-    argument: { field: "status", kind: "integer" },
-    options: {
-      ...errorOptions,
-      param: { field: "param", kind: "text" },
-      "retry-after": { field: "retryAfter", kind: "text" },
-      "retry-after-ms": { field: "retryAfterMs", kind: "text" },
-      "should-retry": { field: "shouldRetry", kind: "boolean" },
-      "reset-requests": { field: "resetRequests", kind: "text" },
-      "reset-tokens": { field: "resetTokens", kind: "text" }
-    },
-    flags: {
-      html: { field: "body", value: "html" },
-      text: { field: "body", value: "text" },
-      empty: { field: "body", value: "empty" },
-      "numeric-code": { field: "body", value: "numeric-code" },
-      "too-large": { field: "body", value: "too-large" }
-    },
-    defaults: { body: "json" }
-  },
-  SlowHeaders: {
-    word: "slow-headers",
-    example: "slow-headers:500ms",
-    summary: "The reply starts this much later.",
-    argument: { field: "delay", kind: "milliseconds" }
-  },
-  NoHeaders: {
-    word: "no-headers",
-    example: "no-headers",
-    summary: "Never answers; the connection stays open."
-  },
-  ResetBeforeHeaders: {
-    word: "reset:headers",
-    example: "reset:headers",
-    summary: "RST before any byte of the reply."
-  },
-  CloseBeforeHeaders: {
-    word: "close:headers",
-    example: "close:headers",
-    summary: "FIN before any byte of the reply."
-  },
-  Stall: {
-    word: "stall",
-    example: "stall:5",
-    summary: "After n content events nothing more comes; the connection stays open.",
-    argument: after
-  },
-  Cut: {
-    word: "cut",
-    example: "cut:40",
-    summary:
-      "After n content events the body ends cleanly, as if complete. `abrupt`: FIN in the middle of the HTTP body.",
-    argument: after,
-    flags: { abrupt: { field: "abrupt", value: true } },
-    defaults: { abrupt: false }
-  },
-  Reset: {
-    word: "reset",
-    example: "reset:40",
-    summary: "RST after n content events.",
-    argument: after
-  },
-  ErrorEvent: {
-    word: "error-event",
-    example: "error-event:3;code=rate_limit_exceeded;nested",
-    summary:
-      'After n content events an error event, then the end. Shape `{"error":…}`, or with `flat` or `nested` the two shapes of `type: "error"`. On a one-shot reply: a 200 with an error.',
-    argument: after,
-    options: errorOptions,
-    flags: { flat: { field: "shape", value: "flat" }, nested: { field: "shape", value: "nested" } },
-    defaults: { shape: "bare" }
-  },
-  BadJson: {
-    word: "bad-json",
-    example: "bad-json",
-    summary: "The body is not JSON; in a stream, one event after n content events (default 0) is not.",
-    argument: { ...after, fallback: 0 }
-  },
-  TruncatedBody: {
-    word: "truncated-body",
-    example: "truncated-body",
-    summary:
-      "The body ends before its content-length; a stream ends inside an event and without its last chunk."
-  },
-  Html: { word: "html", example: "html", summary: "Status 200 with an HTML page." },
-  Empty: { word: "empty", example: "empty", summary: "Status 200 with an empty body." },
-  Error200: {
-    word: "error-200",
-    example: "error-200",
-    summary: 'Status 200 with `{"error":…}`.',
-    options: { code: errorOptions.code, message: errorOptions.message }
-  },
-  NoDone: { word: "no-done", example: "no-done", summary: "A finish reason, but no `[DONE]`." },
-  NoFinish: { word: "no-finish", example: "no-finish", summary: "`[DONE]`, but no finish reason." },
-  NoUsage: { word: "no-usage", example: "no-usage", summary: "No usage, also when it was asked for." },
-  Refusal: {
-    word: "refusal",
-    example: "refusal",
-    summary: "The model refuses: text in `refusal`, none in `content`."
-  },
-  ContentFilter: {
-    word: "content-filter",
-    example: "content-filter",
-    summary: "Half of the reply, then finish reason `content_filter`."
-  },
-  Length: { word: "length", example: "length", summary: "Half of the reply, then finish reason `length`." },
-  EmptyChoices: { word: "empty-choices", example: "empty-choices", summary: "`choices` is empty." },
-  Ping: {
-    word: "ping",
-    example: "ping:3",
-    summary: "A comment (`: ping`) before every n-th content event (default 1).",
-    argument: { field: "every", kind: "integer", fallback: 1 }
-  },
-  Heartbeat: {
-    word: "heartbeat",
-    example: "heartbeat:50ms",
-    summary: "A comment at this interval for as long as the stream is open, also while it stalls.",
-    argument: { field: "interval", kind: "milliseconds" }
-  },
-  LineEnding: {
-    word: "chunked",
-    example: "chunked:crlf",
-    summary: "Lines of the stream end in `lf`, `cr` or `crlf`.",
-    argument: { field: "ending", kind: "text" }
-  },
-  ByteOrderMark: { word: "bom", example: "bom", summary: "The stream begins with a byte order mark." },
-  NoBlankLine: {
-    word: "no-blank-line",
-    example: "no-blank-line",
-    summary: "The blank line after the last event is missing."
-  },
-  Split: {
-    word: "split",
-    example: "split:1",
-    summary: "The body comes in writes of n bytes, also through the middle of a character.",
-    argument: { field: "bytes", kind: "integer", fallback: 1 }
-  },
-  SlowBody: {
-    word: "slow-body",
-    example: "slow-body:20ms",
-    summary: "This pause before every event, or sixteenth of a one-shot body (default 20 ms).",
-    argument: { field: "delay", kind: "milliseconds", fallback: 20 }
   }
 }
 

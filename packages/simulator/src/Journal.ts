@@ -29,7 +29,7 @@ export interface Entry {
   readonly path: string
   /** Names in lower case; keys are cut to their last four characters. */
   readonly headers: Readonly<Record<string, string>>
-  /** The parsed JSON body; undefined before it has come, when there is none, and when it is not JSON. */
+  /** The parsed JSON body, or a form's fields; undefined before it has come, when there is none, and when it is neither. */
   readonly body: unknown
   /** As asked, without directives (`+fault=…`). */
   readonly model: string | undefined
@@ -43,6 +43,20 @@ export interface Entry {
   readonly bytesSent: number
   /** Content events of a stream handed to the socket; 0 for a one-shot reply. */
   readonly contentEventsSent: number
+  /** Tokens that the model has read: 0 when none was asked, or a fault came before it began. */
+  readonly inputTokens: number
+  /**
+   * Tokens that the model has written so far: of a stream those that were handed to the socket, of a one-shot reply
+   * those that the latency had time for. When the client leaves the model stops.
+   */
+  readonly outputTokens: number
+  /**
+   * What the account would be billed for these tokens, in millionths of a dollar by the list prices of November 2026;
+   * undefined when no price is known for the model.
+   */
+  readonly billedMicroDollars: number | undefined
+  /** When the client closed before the end, in milliseconds after the arrival of the headers; else undefined. */
+  readonly clientLeftAfterMs: number | undefined
   readonly open: boolean
   /** Undefined while open. */
   readonly outcome: Outcome | undefined

@@ -15,6 +15,7 @@
  * Scenario.probability(0.3, ["status:500", "cut:3", "stall:2"], { seed: 7 })
  * ```
  */
+import { Duration } from "effect"
 import * as Fault from "./Fault.ts"
 import * as Hash from "./internal/Hash.ts"
 
@@ -32,6 +33,12 @@ export interface Request {
   readonly stream: boolean
   /** The parsed JSON body; undefined when there was none, or it was not JSON. */
   readonly body: unknown
+  /** Names in lower case, values as they came. */
+  readonly headers: { readonly [name: string]: string | ReadonlyArray<string> | undefined }
+  /** Of `authorization: Bearer …`. */
+  readonly key: string | undefined
+  /** Milliseconds since the scenario was installed, by the Clock of the simulator's fiber. */
+  readonly elapsed: number
 }
 
 export interface Scenario {
@@ -90,6 +97,50 @@ export const outage = (options: {
   }
 }
 
+/** The n-th requests, counted from 1, have the fault. */
+export const nth = (numbers: number | ReadonlyArray<number>, fault: Fault.Input): Scenario => {
+  const chosen = new Set(typeof numbers === "number" ? [numbers] : numbers)
+  const faults = Fault.fromInput(fault)
+  return {
+    start:
+      () =>
+      ({ number }) =>
+        chosen.has(number) ? faults : nothing
+  }
+}
+
+/** Of every `every` requests the last `length` have the fault; without one they get a 503. */
+export const burst = (options: {
+  readonly every: number
+  readonly length: number
+  readonly fault?: Fault.Input
+}): Scenario => {
+  const faults = Fault.fromInput(options.fault ?? "status:503")
+  return {
+    start:
+      () =>
+      ({ number }) =>
+        (number - 1) % options.every >= options.every - options.length ? faults : nothing
+  }
+}
+
+/** An outage by time since the scenario was installed: from `after` on, `for` so long. Without a fault it is a 503. */
+export const window = (options: {
+  readonly after: Duration.Input
+  readonly for: Duration.Input
+  readonly fault?: Fault.Input
+}): Scenario => {
+  const faults = Fault.fromInput(options.fault ?? "status:503")
+  const from = Duration.toMillis(options.after)
+  const to = from + Duration.toMillis(options.for)
+  return {
+    start:
+      () =>
+      ({ elapsed }) =>
+        elapsed >= from && elapsed < to ? faults : nothing
+  }
+}
+
 /** The fault that a function gives for each request. */
 export const when = (decide: (request: Request) => Fault.Input): Scenario => ({
   start: () => (request) => Fault.fromInput(decide(request))
@@ -108,16 +159,32 @@ export const where = (matches: (request: Request) => boolean, scenario: Scenario
 export const forModel = (model: string, scenario: Scenario): Scenario =>
   where((request) => request.model === model, scenario)
 
+/** The scenario for the requests with this API key, numbered among themselves. */
+export const forKey = (key: string, scenario: Scenario): Scenario =>
+  where((request) => request.key === key, scenario)
+
+/** The scenario for the requests with this header, numbered among themselves; without a value any will do. */
+export const forHeader = (name: string, value: string | undefined, scenario: Scenario): Scenario =>
+  where(({ headers }) => {
+    const actual = headers[name.toLowerCase()]
+    return value === undefined ? actual !== undefined : actual === value
+  }, scenario)
+
 /** The scenario for each model on its own, with its own numbering. */
-export const perModel = (scenario: Scenario): Scenario => ({
+export const perModel = (scenario: Scenario): Scenario => per(({ model }) => model, scenario)
+
+/** The scenario for each API key on its own, with its own numbering. */
+export const perKey = (scenario: Scenario): Scenario => per(({ key }) => key, scenario)
+
+const per = (of: (request: Request) => string | undefined, scenario: Scenario): Scenario => ({
   start: () => {
     const runs = new Map<
       string | undefined,
       { readonly decide: ReturnType<Scenario["start"]>; number: number }
     >()
     return (request) => {
-      const run = runs.get(request.model) ?? { decide: scenario.start(), number: 0 }
-      runs.set(request.model, run)
+      const run = runs.get(of(request)) ?? { decide: scenario.start(), number: 0 }
+      runs.set(of(request), run)
       run.number += 1
       return run.decide({ ...request, number: run.number })
     }

@@ -1,4 +1,6 @@
 export * as Fault from "./Fault.ts"
 export * as Journal from "./Journal.ts"
+export * as Latency from "./Latency.ts"
 export * as Scenario from "./Scenario.ts"
+export * as Script from "./Script.ts"
 export * as Simulator from "./Simulator.ts"

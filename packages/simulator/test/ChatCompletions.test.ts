@@ -49,6 +49,26 @@ const weather: OpenAI.ChatCompletionTool = {
 }
 const clock: OpenAI.ChatCompletionTool = { type: "function", function: { name: "get_time" } }
 
+describe("an answer that has begun", () => {
+  it.effect("is gone on with; one that is not its own is not", () =>
+    Effect.gen(function* () {
+      const { client } = yield* start({ tokensPerReply: 30 })
+      const ask = (begun: string) =>
+        Effect.promise(() =>
+          client.chat.completions.create({
+            model,
+            messages: [...messages, { role: "assistant", content: begun }]
+          })
+        ).pipe(Effect.map(({ choices }) => choices[0]?.message.content ?? ""))
+      const whole = yield* ask("")
+      const half = whole.slice(0, whole.indexOf(" ", whole.length / 2))
+      assert.strictEqual(half + (yield* ask(half)), whole)
+      assert.strictEqual(yield* ask("Something else"), whole)
+      assert.strictEqual(yield* ask(whole), "")
+    })
+  )
+})
+
 describe("the official client", () => {
   it.effect("gets a complete answer whose usage adds up", () =>
     Effect.gen(function* () {
@@ -141,7 +161,8 @@ describe("the official client", () => {
           [1, "get_time"]
         ]
       )
-      assert.strictEqual(pieces.length, whole.usage?.completion_tokens)
+      // Each name is an event of two tokens.
+      assert.strictEqual(pieces.length + 2, whole.usage?.completion_tokens)
 
       const answered = yield* Effect.promise(() =>
         client.chat.completions.create({
@@ -336,7 +357,7 @@ describe("a chat completion", () => {
     Effect.gen(function* () {
       const { simulator } = yield* start()
       const x_echo = { deep: [1, null, "ü"] }
-      const body = { model, messages, x_echo, brand_new: true, temperature: 0.2 }
+      const body = { model, messages, x_echo, x_new: true, temperature: 0.2 }
       const whole = yield* Wire.exchange(simulator.port, { body })
       assert.deepStrictEqual(JSON.parse(whole.body).x_echo, x_echo)
       const stream = yield* Wire.exchange(simulator.port, {
@@ -375,7 +396,7 @@ describe("a chat completion", () => {
       assert.deepStrictEqual((yield* refused({ body: { model, messages, n: 0 } })).slice(0, 3), [
         400,
         "n",
-        "invalid_value"
+        "integer_below_min_value"
       ])
       assert.deepStrictEqual(yield* refused({ path: "/v1/x", body: {} }), [
         404,
@@ -383,7 +404,7 @@ describe("a chat completion", () => {
         null,
         "Invalid URL (POST /v1/x)"
       ])
-      assert.strictEqual((yield* refused({ method: "GET" }))[0], 405)
+      assert.strictEqual((yield* refused({ method: "GET", path: "/v1/moderations" }))[0], 405)
       assert.include(
         (yield* refused({ body: { model: `${model}+fault=stal:1`, messages } }))[3],
         "the words are status"
@@ -403,7 +424,7 @@ describe("a chat completion", () => {
 
   it.effect("needs a key of the list, and a known model, only where that is asked for", () =>
     Effect.gen(function* () {
-      const { simulator } = yield* start({ apiKeys: ["sk-good"], strict: true })
+      const { simulator } = yield* start({ apiKeys: ["sk-good"], knownModels: true })
       const ask = (authorization: string | undefined, name: string) =>
         Effect.map(
           Wire.exchange(simulator.port, {

@@ -12,7 +12,10 @@ const run = (scenario: Scenario.Scenario, models: ReadonlyArray<string>): Readon
         path: "/v1/chat/completions",
         model,
         stream: false,
-        body: undefined
+        body: undefined,
+        headers: {},
+        key: undefined,
+        elapsed: index * 1000
       })
     )
   )

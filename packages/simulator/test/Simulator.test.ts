@@ -6,7 +6,12 @@ import * as Wire from "./Wire.ts"
 
 const messages = [{ role: "user", content: "Why is the daytime sky blue?" }]
 const chat = (fault: string, stream: boolean): Wire.Options => ({
-  body: { model: "gpt-6-luna+tokens=60", messages, stream, stream_options: { include_usage: true } },
+  body: {
+    model: "gpt-6-luna+tokens=60",
+    messages,
+    stream,
+    ...(stream ? { stream_options: { include_usage: true } } : {})
+  },
   headers: { "x-sim-fault": fault }
 })
 

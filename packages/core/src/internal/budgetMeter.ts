@@ -160,8 +160,8 @@ export const fromSettings = Effect.fnUntraced(function* (
       if (amount === undefined) return
       const share = BigInt(Math.ceil(warnAt * 1_000_000))
       const limitOf = (value: A): Limit => {
-        const limit = read(value) ?? 0n
-        return { limit, warnAt: Decimals.divideUp(limit * share, 1_000_000n) }
+        const most = read(value) ?? 0n
+        return { limit: most, warnAt: Decimals.divideUp(most * share, 1_000_000n) }
       }
       meters.push({
         budget: name,

@@ -24,13 +24,13 @@ export class StoreFailed extends Schema.TaggedError<StoreFailed>()("Conversation
 }
 
 /** The version of a conversation that is new, and the time in milliseconds since the epoch. */
-export interface Stamp {
+interface Stamp {
   readonly version: number
   readonly now: number
 }
 
 /** The new version, or the one that stands in the way. */
-export type Written = { readonly version: number } | { readonly actual: number }
+type Written = { readonly version: number } | { readonly actual: number }
 
 export interface Tables {
   readonly modelOf: (id: string) => Effect.Effect<string | undefined, StoreFailed>

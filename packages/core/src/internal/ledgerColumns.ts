@@ -17,7 +17,7 @@ const tokenColumns = [
   "unattributed"
 ]
 
-const textColumns = ["tenant", "provider", "deployment", "operation", "model"]
+const textColumns = ["tenant", "key_id", "provider", "deployment", "operation", "model"]
 
 export const rowColumns = [
   "call_id",
@@ -77,6 +77,7 @@ export const ofRow = (row: Row): ReadonlyArray<unknown> => [
   row.callId,
   row.number,
   row.tenant,
+  row.keyId,
   row.provider,
   row.deployment,
   row.operation,
@@ -109,9 +110,16 @@ export const hoursOf = (rows: ReadonlyArray<Row>): ReadonlyArray<Hour> => {
   const hours = new Map<string, Hour>()
   for (const row of rows) {
     const hour = Math.floor(row.endedAt / Totals.hourMillis)
-    const key = [hour, row.tenant, row.provider, row.deployment, row.operation, row.model, row.outcome].join(
-      "\n"
-    )
+    const key = [
+      hour,
+      row.tenant,
+      row.keyId,
+      row.provider,
+      row.deployment,
+      row.operation,
+      row.model,
+      row.outcome
+    ].join("\n")
     let found = hours.get(key)
     if (found === undefined) hours.set(key, (found = { hour, row, sums: Totals.empty() }))
     Totals.add(found.sums, row)
@@ -122,6 +130,7 @@ export const hoursOf = (rows: ReadonlyArray<Row>): ReadonlyArray<Hour> => {
 export const ofHour = ({ hour, row, sums }: Hour): ReadonlyArray<unknown> => [
   hour,
   row.tenant,
+  row.keyId,
   row.provider,
   row.deployment,
   row.operation,
@@ -181,12 +190,16 @@ const measures: Readonly<Record<Measure, string>> = {
   failedAttempts: ifFailed("attempts")
 }
 
-const expressionOf = (dimension: Dimension): string => (dimension === "day" ? "hour / 24" : dimension)
+/** Databases fold the case of names. */
+export const columnOf = (dimension: Dimension): string => (dimension === "keyId" ? "key_id" : dimension)
+
+const expressionOf = (dimension: Dimension): string =>
+  dimension === "day" ? "hour / 24" : columnOf(dimension)
 
 /** Sums as text: they may be larger than what a number holds. */
 export const groupSelect = (by: ReadonlyArray<Dimension>): string =>
   [
-    ...by.map((name) => `${expressionOf(name)} AS key_${name}`),
+    ...by.map((name) => `${expressionOf(name)} AS key_${columnOf(name)}`),
     ...groupSums.map(([name, expression]) => `CAST(SUM(${expression}) AS TEXT) AS sum_${name}`)
   ].join(", ")
 
@@ -232,6 +245,7 @@ export const toRow = (record: Values): Row =>
     callId: record["call_id"],
     number: numberOf(record["number"]),
     tenant: record["tenant"],
+    keyId: record["key_id"],
     provider: record["provider"],
     deployment: record["deployment"],
     operation: record["operation"],
@@ -257,7 +271,7 @@ export const toRow = (record: Values): Row =>
 export const toGroup = (record: Values, by: ReadonlyArray<Dimension>): Group => {
   const key: { -readonly [Name in keyof Group["key"]]: Group["key"][Name] } = {}
   for (const name of by) {
-    const value = record[`key_${name}`]
+    const value = record[`key_${columnOf(name)}`]
     if (name === "hour") key.hour = numberOf(value) * Totals.hourMillis
     else if (name === "day") key.day = numberOf(value) * Totals.dayMillis
     else key[name] = textOf(value)

@@ -44,7 +44,8 @@ export const format = (kind: Line["kind"], row: Row): string => {
     row.audioMillis,
     row.exact,
     cost === "unpriced" ? null : cost.nanoDollars,
-    cost === "unpriced" ? null : cost.snapshot
+    cost === "unpriced" ? null : cost.snapshot,
+    row.keyId
   ])}\n`
 }
 
@@ -65,6 +66,8 @@ const parseLine = (line: string): Line | undefined => {
         callId: places[1],
         number: places[2],
         tenant: places[3],
+        // A line of an earlier version ends before it.
+        keyId: places[30] ?? "",
         provider: places[4],
         deployment: places[5],
         operation: places[6],

@@ -37,4 +37,34 @@ const create = Effect.gen(function* () {
   ) ${clustered}`
 })
 
-export const migrations = { "1_ledger": create }
+/** Keys of callers; what was entered before has none. */
+const addKeys = Effect.gen(function* () {
+  const sql = yield* Client.SqlClient
+  const type = sql.onDialectOrElse({ pg: () => `TEXT COLLATE "C" NOT NULL`, orElse: () => "TEXT NOT NULL" })
+  const text = sql.literal(type)
+  const clustered = sql.literal(sql.onDialectOrElse({ sqlite: () => "WITHOUT ROWID", orElse: () => "" }))
+  const count = sql.literal("BIGINT NOT NULL")
+  const sums = sql.literal(
+    `calls, attempts, input, cached_input, cache_write, audio_input, embedding, output, reasoning, audio_output,
+    unattributed, audio_millis, nano_dollars, unpriced, estimated`
+  )
+  yield* sql`ALTER TABLE llm_ledger_rows ADD COLUMN key_id ${sql.literal(`${type} DEFAULT ''`)}`
+  yield* sql`CREATE TABLE llm_ledger_hours_by_key (
+    hour ${count},
+    tenant ${text}, key_id ${text}, provider ${text}, deployment ${text}, operation ${text}, model ${text},
+    outcome ${text},
+    calls ${count}, attempts ${count},
+    input ${count}, cached_input ${count}, cache_write ${count}, audio_input ${count}, embedding ${count},
+    output ${count}, reasoning ${count}, audio_output ${count}, unattributed ${count},
+    audio_millis ${count}, nano_dollars ${count}, unpriced ${count}, estimated ${count},
+    PRIMARY KEY (hour, tenant, key_id, provider, deployment, operation, model, outcome)
+  ) ${clustered}`
+  yield* sql`
+    INSERT INTO llm_ledger_hours_by_key (
+      hour, tenant, key_id, provider, deployment, operation, model, outcome, ${sums}
+    ) SELECT hour, tenant, '', provider, deployment, operation, model, outcome, ${sums} FROM llm_ledger_hours`
+  yield* sql`DROP TABLE llm_ledger_hours`
+  yield* sql`ALTER TABLE llm_ledger_hours_by_key RENAME TO llm_ledger_hours`
+})
+
+export const migrations = { "1_ledger": create, "2_keys": addKeys }

@@ -59,6 +59,7 @@ const used = (price: Price, call: Call.Call, usage: Usage, at: number) => ({
 
 const facts = (call: Call.Call) => ({
   tenant: call.tenant ?? "",
+  keyId: call.keyId ?? "",
   provider: call.provider,
   deployment: call.deployment,
   operation: call.operation,
@@ -192,6 +193,7 @@ export const clean = (row: Row): Row => ({
   callId: text(row.callId),
   number: count(row.number, mostAttempts),
   tenant: text(row.tenant),
+  keyId: text(row.keyId),
   provider: text(row.provider),
   deployment: text(row.deployment),
   operation: text(row.operation),

@@ -107,7 +107,7 @@ export const rangeOf = (selection: Selection): { readonly from: number; readonly
   to: Math.ceil(selection.to ?? endOfTime)
 })
 
-const textDimensions = ["tenant", "provider", "deployment", "operation", "model", "outcome"] as const
+const textDimensions = ["tenant", "keyId", "provider", "deployment", "operation", "model", "outcome"] as const
 
 export const filtersOf = ({ where }: Selection): ReadonlyArray<readonly [TextDimension, string]> =>
   textDimensions.flatMap((dimension) => {

@@ -1,7 +1,7 @@
 /** Patterns in which `*` stands for any number of any characters. */
 
 /** Makes the test of a pattern; linear in the length of the text for each `*`. */
-export const make = (pattern: string): ((text: string) => boolean) => {
+const make = (pattern: string): ((text: string) => boolean) => {
   const [head = "", ...rest] = pattern.split("*")
   const tail = rest.pop()
   if (tail === undefined) return (text) => text === pattern

@@ -17,6 +17,7 @@ export const call = (id: string | undefined, given: Partial<Call.Call> = {}): Ca
     operation: "chat.create",
     model: "gpt-6-luna",
     tenant: "acme",
+    keyId: "key-1",
     ...given
   })
 

@@ -192,7 +192,7 @@ const killed = (child: ChildProcess): Effect.Effect<void> =>
   })
 
 /** A server of the scope's own. */
-export const server: Effect.Effect<Server, never, Scope.Scope> = Effect.gen(function* () {
+const server: Effect.Effect<Server, never, Scope.Scope> = Effect.gen(function* () {
   if (url !== undefined) {
     const { hostname, port } = new URL(url)
     const options = { host: hostname, port: Number(port === "" ? 6379 : port) }

@@ -31,6 +31,15 @@ export const modelNotFound = (model: string): ApiError =>
     code: "model_not_found"
   })
 
+/** An operation of the real API that the simulator does not have. */
+export const notSimulated = (method: string, path: string): ApiError => ({
+  status: 501,
+  message: `The simulator does not serve ${method} /v1${path}.`,
+  type: "invalid_request_error",
+  param: null,
+  code: "not_simulated"
+})
+
 export const bodyTooLarge = (limit: number, read: number): ApiError => ({
   status: 413,
   message: `Maximum content size limit (${limit}) exceeded (${read} bytes read)`,
@@ -192,9 +201,14 @@ export const fromCatalogue = (
 }
 
 /** The 429 that no waiting helps: the request alone is above the limit. */
-export const requestTooLarge = (model: string): ApiError => ({
+export const requestTooLarge = (
+  model: string,
+  organization = "org-simulator",
+  limit = 30_000,
+  requested = 35_364
+): ApiError => ({
   status: 429,
-  message: `Request too large for ${model} in organization org-simulator on tokens per min (TPM): Limit 30000, Requested 35364. The input or output tokens must be reduced in order to run successfully.`,
+  message: `Request too large for ${model} in organization ${organization} on tokens per min (TPM): Limit ${limit}, Requested ${requested}. The input or output tokens must be reduced in order to run successfully.`,
   type: "tokens",
   param: null,
   code: "rate_limit_exceeded"

@@ -2,24 +2,27 @@
  * Writes an answer to the socket: at once when nothing is wrong and no latency is set, else by a fiber that lives as
  * long as the connection.
  */
-import { Effect } from "effect"
-import type { ServerResponse } from "node:http"
+import { Effect, Predicate } from "effect"
 import * as Answer from "./Answer.ts"
 import * as ApiError from "./ApiError.ts"
+import * as EventText from "./EventText.ts"
+import * as Head from "./Head.ts"
 import * as Headers from "./Headers.ts"
+import * as Json from "./Json.ts"
 import type * as Plan from "./Plan.ts"
-import type { Record, Recorder } from "./Recorder.ts"
+import type { Pace as WritingPace, Record, Recorder } from "./Recorder.ts"
+import { over } from "./Recorder.ts"
+import type { Sink } from "./Sink.ts"
 
 export interface Exchange {
-  readonly response: ServerResponse
+  readonly response: Sink
   readonly record: Record
   readonly recorder: Recorder
+  /** What the account may still do; undefined where nothing is limited. */
+  readonly allowance?: Headers.Allowance | undefined
 }
 
-/** Milliseconds. */
-export interface Pace {
-  readonly timeToFirstToken: number
-  readonly betweenTokens: number
+export interface Pace extends WritingPace {
   /** Undefined: all that is due goes out in one write. */
   readonly eventsPerWrite: number | undefined
 }
@@ -28,14 +31,21 @@ export interface Pace {
 export const immediately = (exchange: Exchange, answer: Answer.Answer): void => {
   const { record, recorder, response } = exchange
   record.bytesSent = answer.bytes.length
+  record.usage = answer.usage
+  record.tokensWritten = answer.usage?.outputTokens ?? 0
+  over(record, true)
   if (answer.kind === "stream") {
     record.contentEventsSent = answer.contentEvents
-    writeHead(exchange, 200, eventStream, answer.totalTokens)
+    writeHead(exchange, 200, eventStream, Answer.totalTokens(answer))
   } else {
-    writeHead(exchange, answer.status, answer.contentType, answer.totalTokens, [
-      "content-length",
-      String(answer.bytes.length)
-    ])
+    writeHead(
+      exchange,
+      answer.status,
+      answer.contentType,
+      Answer.totalTokens(answer),
+      ["content-length", String(answer.bytes.length)],
+      answer.headers
+    )
   }
   response.end(answer.bytes)
   recorder.changed()
@@ -59,14 +69,14 @@ export const failed = (exchange: Exchange, defect: unknown): void => {
 const eventStream = "text/event-stream; charset=utf-8"
 
 const writeHead = (
-  { record, response }: Exchange,
+  { allowance, record, response }: Exchange,
   status: number,
   contentType: string,
   tokens: number,
   more: ReadonlyArray<string> = [],
   changes?: { readonly [name: string]: string | undefined }
 ): void => {
-  const headers = Headers.common(record.requestId, performance.now() - record.startedAt, tokens)
+  const headers = Headers.common(record.requestId, performance.now() - record.startedAt, tokens, allowance)
   headers.push("content-type", contentType, ...more)
   if (changes !== undefined) Headers.set(headers, changes)
   record.status = status
@@ -81,6 +91,8 @@ export const planned = Effect.fnUntraced(function* (
   pace: Pace
 ) {
   if (plan.headersDelay > 0) yield* Effect.sleep(plan.headersDelay)
+  if (plan.early || plan.closeAfter)
+    exchange.response.on("finish", () => exchange.response.socket?.destroySoon())
   switch (plan.silent) {
     case "no-headers":
       return yield* Effect.never
@@ -89,9 +101,10 @@ export const planned = Effect.fnUntraced(function* (
     case "close":
       return close(exchange)
     case undefined:
-      return yield* answer.kind === "stream"
+      // A length can only be wrong where there is one.
+      return yield* answer.kind === "stream" && !Head.needsLength(plan.head)
         ? deliverStream(exchange, answer, plan, pace)
-        : deliverBody(exchange, answer, plan, pace)
+        : deliverBody(exchange, Head.asBody(answer, plan.head), plan, pace)
   }
 })
 
@@ -101,8 +114,18 @@ const deliverBody = Effect.fnUntraced(function* (
   plan: Plan.Plan,
   pace: Pace
 ) {
-  if (answer.completionTokens > 0) {
-    yield* pause(pace.timeToFirstToken + (answer.completionTokens - 1) * pace.betweenTokens)
+  const { record } = exchange
+  if (answer.usage !== undefined && answer.written === true) {
+    record.usage = answer.usage
+    record.tokensWritten = answer.usage.outputTokens
+  } else if (answer.usage !== undefined) {
+    const { outputTokens } = answer.usage
+    record.usage = answer.usage
+    record.writing = { since: performance.now(), pace }
+    exchange.recorder.changed()
+    yield* pause(pace.timeToFirstToken + Math.max(0, outputTokens - 1) * pace.betweenTokens)
+    record.tokensWritten = outputTokens
+    record.writing = undefined
   }
   const half = answer.bytes.subarray(0, Math.floor(answer.bytes.length / 2))
   const ending = plan.break?._tag === "ErrorEvent" ? undefined : plan.break
@@ -111,23 +134,25 @@ const deliverBody = Effect.fnUntraced(function* (
   const bytes = plan.truncated || ending !== undefined ? half : whole
   // 204 and 304 have no body, and then no length either.
   const bodiless = answer.status === 204 || answer.status === 304
-  writeHead(
-    exchange,
-    answer.status,
-    answer.contentType,
-    answer.totalTokens,
-    bodiless ? [] : ["content-length", String(whole.length)],
-    hints(plan)
-  )
+  const length = Math.max(0, whole.length - (plan.head.shortLength ?? 0))
+  yield* plannedHead(exchange, plan, answer.status, answer.contentType, Answer.totalTokens(answer), {
+    ...(bodiless ? {} : { "content-length": String(length) }),
+    ...answer.headers,
+    ...hints(plan)
+  })
   if (bodiless) return yield* end(exchange)
-  exchange.response.flushHeaders()
+  yield* pause(plan.firstEventDelay)
+  if (bytes === answer.bytes) over(record, true)
   const size = plan.splitBytes ?? (plan.pace > 0 ? Math.max(1, Math.ceil(bytes.length / 16)) : bytes.length)
   for (let start = 0; start < bytes.length; start += size) {
     yield* pause(plan.pace)
     yield* write(exchange, bytes.subarray(start, start + size))
   }
-  if (bytes.length === whole.length) return yield* end(exchange)
+  if (bytes.length === whole.length) {
+    return yield* end(exchange)
+  }
   if (ending?._tag === "Stall") return yield* Effect.never
+  if (ending?._tag === "HalfClose") return yield* halfClose(exchange)
   return ending?._tag === "Reset" ? reset(exchange) : close(exchange)
 })
 
@@ -140,7 +165,9 @@ const hints = ({ status }: Plan.Plan): { readonly [name: string]: string | undef
     "x-should-retry": status.shouldRetry === undefined ? undefined : String(status.shouldRetry),
     "x-ratelimit-remaining-requests": limited ? "0" : undefined,
     "x-ratelimit-reset-requests": status.resetRequests ?? (limited ? "20ms" : undefined),
-    "x-ratelimit-reset-tokens": status.resetTokens
+    "x-ratelimit-reset-tokens": status.resetTokens,
+    location: status.location,
+    date: status.date
   }
 }
 
@@ -150,20 +177,23 @@ const deliverStream = Effect.fnUntraced(function* (
   plan: Plan.Plan,
   pace: Pace
 ) {
-  const { record, response } = exchange
-  const newline = plan.lineEnding
+  const { record } = exchange
+  const newline = EventText.newline(plan.form, 0)
   const comment = `: ping${newline}${newline}`
   const event = (data: string) => `data: ${data}${newline}${newline}`
   let pending = plan.byteOrderMark ? "\uFEFF" : ""
   let pendingEvents = 0
+  let pendingTokens = 0
   let sinceWrite = 0
   let between = true
   const flush = Effect.gen(function* () {
     if (pending === "") return
     const bytes = Buffer.from(pending)
     record.contentEventsSent += pendingEvents
+    record.tokensWritten += pendingTokens
     pending = ""
     pendingEvents = 0
+    pendingTokens = 0
     sinceWrite = 0
     between = false
     const size = plan.splitBytes ?? bytes.length
@@ -175,27 +205,37 @@ const deliverStream = Effect.fnUntraced(function* (
   const breakAt = plan.break === undefined ? truncateAt : endAfter(answer, plan.break.after)
   const badJsonAt = plan.badJsonAfter === undefined ? undefined : endAfter(answer, plan.badJsonAfter)
 
+  record.usage = answer.usage
   yield* pause(pace.timeToFirstToken)
   // A cut reply is the last one of its connection: after the end comes the FIN.
-  const goodbye = plan.break?._tag === "Cut" ? ["connection", "close"] : []
-  writeHead(exchange, 200, eventStream, answer.totalTokens, goodbye)
-  response.flushHeaders()
+  const goodbye = plan.break?._tag === "Cut" ? { connection: "close" } : {}
+  yield* plannedHead(exchange, plan, 200, eventStream, Answer.totalTokens(answer), goodbye)
   if (plan.heartbeat !== undefined) {
     const beat = Effect.suspend(() => (between ? write(exchange, Buffer.from(comment)) : Effect.void))
     yield* Effect.forkChild(Effect.forever(Effect.andThen(Effect.sleep(plan.heartbeat), beat)))
   }
+  yield* pause(plan.firstEventDelay)
   let contentEvents = 0
   for (const [index, frame] of answer.frames.entries()) {
     if (index === breakAt) {
       if (plan.break === undefined)
         pending += `data: ${frame.data.slice(0, Math.ceil(frame.data.length / 2))}`
-      if (plan.break?._tag === "ErrorEvent") pending += event(errorEvent(plan.break, record, contentEvents))
+      if (plan.break?._tag === "ErrorEvent") {
+        const named = frame.event !== undefined
+        const data = errorEvent(plan.break, record, named ? index : contentEvents)
+        pending += Answer.encode({ data, content: false, ...(named ? { event: "error" } : {}) }, newline)
+        if (named && plan.break.thenFailed) {
+          pending += Answer.encode(failedEvent(answer.frames[0]?.data ?? "{}", data, index + 1), newline)
+        }
+      }
       yield* flush
       switch (plan.break?._tag) {
         case "Stall":
           return yield* Effect.never
         case "Reset":
           return reset(exchange)
+        case "HalfClose":
+          return yield* halfClose(exchange)
         case "Cut":
           return yield* plan.break.abrupt ? Effect.sync(() => close(exchange)) : end(exchange)
         case "ErrorEvent":
@@ -210,13 +250,17 @@ const deliverStream = Effect.fnUntraced(function* (
       yield* flush
       yield* Effect.sleep(wait)
     }
+    if (answer.stopped?.() === true) break
     if (frame.content) {
       contentEvents += 1
       if (plan.pingEvery !== undefined && contentEvents % plan.pingEvery === 0) pending += comment
       pendingEvents += 1
     }
+    pendingTokens += frame.tokens ?? (frame.content ? 1 : 0)
     const last = index === answer.frames.length - 1
-    pending += last && plan.noBlankLine ? `data: ${frame.data}${newline}` : event(frame.data)
+    if (last) over(record, true)
+    const text = EventText.encode(frame, plan.form, index)
+    pending += last && plan.noBlankLine ? text.slice(0, -EventText.newline(plan.form, index).length) : text
     sinceWrite += 1
     if (sinceWrite === pace.eventsPerWrite) {
       yield* flush
@@ -262,6 +306,58 @@ const errorEvent = (
   }
 }
 
+/** `response.failed`: the response as it was created, with the error. */
+const failedEvent = (created: string, error: string, sequence: number): Answer.Frame => {
+  const response = Json.at(Json.parse(created), "response")
+  const told = Json.parse(error)
+  const { code, message } = { code: Json.at(told, "code"), message: Json.at(told, "message") }
+  const nested = Json.at(told, "error")
+  return {
+    event: "response.failed",
+    data: JSON.stringify({
+      type: "response.failed",
+      sequence_number: sequence,
+      response: {
+        ...(Predicate.isObject(response) ? response : {}),
+        status: "failed",
+        error: {
+          code: code ?? Json.at(nested, "code") ?? "server_error",
+          message: message ?? Json.at(nested, "message")
+        }
+      }
+    }),
+    content: false
+  }
+}
+
+/** The head under a plan; drop by drop where the plan says so. */
+const plannedHead = Effect.fnUntraced(function* (
+  exchange: Exchange,
+  plan: Plan.Plan,
+  status: number,
+  contentType: string,
+  tokens: number,
+  changes: { readonly [name: string]: string | undefined }
+) {
+  const { allowance, record, response } = exchange
+  const headers = Headers.common(record.requestId, performance.now() - record.startedAt, tokens, allowance)
+  headers.push("content-type", contentType)
+  Headers.set(headers, plan.early ? { ...changes, connection: "close" } : changes)
+  const changed = Head.changed(headers, plan.head)
+  record.status = status
+  if (plan.head.drip === undefined) {
+    response.writeHead(status, changed)
+    return response.flushHeaders()
+  }
+  const { drip } = plan.head
+  for (const byte of Head.text(status, changed)) {
+    yield* Effect.sleep(drip)
+    yield* Effect.callback<void>((resume) => {
+      response.socket?.write(Buffer.of(byte), () => resume(Effect.void))
+    })
+  }
+})
+
 const pause = (milliseconds: number): Effect.Effect<void> =>
   milliseconds > 0 ? Effect.sleep(milliseconds) : Effect.void
 
@@ -269,19 +365,33 @@ const pause = (milliseconds: number): Effect.Effect<void> =>
 const write = (exchange: Exchange, bytes: Buffer): Effect.Effect<void> =>
   Effect.callback((resume) => {
     exchange.record.bytesSent += bytes.length
-    exchange.response.write(bytes, () => resume(Effect.void))
+    // Before its head a response would write one of its own.
+    const target = exchange.response.headersSent ? exchange.response : exchange.response.socket
+    target?.write(bytes, () => resume(Effect.void))
     exchange.recorder.changed()
   })
 
 const end = (exchange: Exchange): Effect.Effect<void> =>
   Effect.callback((resume) => {
+    if (!exchange.response.headersSent) {
+      close(exchange)
+      return resume(Effect.void)
+    }
     exchange.response.end(() => resume(Effect.void))
   })
+
+/** Our FIN; the connection ends when the client says its own. */
+const halfClose = ({ response }: Exchange): Effect.Effect<never> => {
+  response.socket?.end()
+  return Effect.never
+}
 
 /** RST: what the client has not read yet may be lost. */
 const reset = (exchange: Exchange): void => {
   exchange.recorder.settle(exchange.record, "faulted")
-  exchange.response.socket?.resetAndDestroy()
+  const { socket } = exchange.response
+  if (socket?.encrypted === true) socket.destroy()
+  else socket?.resetAndDestroy()
 }
 
 /** FIN, whatever the headers promised. */

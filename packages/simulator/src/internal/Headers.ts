@@ -1,10 +1,21 @@
 /** The headers that every reply carries. */
 
-/** What the account may do; the simulator tells it but does not enforce it. */
+/** What the buckets of an account hold. */
+export interface Allowance {
+  readonly limitRequests: number | undefined
+  readonly limitTokens: number | undefined
+  readonly remainingRequests: number
+  readonly remainingTokens: number
+  /** Milliseconds until the bucket is full again. */
+  readonly resetRequests: number
+  readonly resetTokens: number
+}
+
+/** What is told where nothing is limited. */
 const limits = { requests: 10_000, tokens: 2_000_000 } as const
 
 /** Milliseconds as Go writes a duration: `20ms`, `1.2s`, `6m0s`, `1h0m0s`. */
-const goDuration = (milliseconds: number): string => {
+export const goDuration = (milliseconds: number): string => {
   if (milliseconds === 0) return "0s"
   if (milliseconds < 1000) return `${Math.round(milliseconds)}ms`
   const seconds = Math.round(milliseconds) / 1000
@@ -21,8 +32,14 @@ const resetRequests = goDuration(60_000 / limits.requests)
  *
  * @param processingMs time since the request came, in milliseconds.
  * @param tokens that the request used.
+ * @param allowance what is really left; without it the figures are those of an account that just begins.
  */
-export const common = (requestId: string, processingMs: number, tokens: number): Array<string> => [
+export const common = (
+  requestId: string,
+  processingMs: number,
+  tokens: number,
+  allowance?: Allowance | undefined
+): Array<string> => [
   "x-request-id",
   requestId,
   "openai-processing-ms",
@@ -32,17 +49,17 @@ export const common = (requestId: string, processingMs: number, tokens: number):
   "openai-organization",
   "org-simulator",
   "x-ratelimit-limit-requests",
-  String(limits.requests),
+  String(allowance?.limitRequests ?? limits.requests),
   "x-ratelimit-limit-tokens",
-  String(limits.tokens),
+  String(allowance?.limitTokens ?? limits.tokens),
   "x-ratelimit-remaining-requests",
-  String(limits.requests - 1),
+  String(allowance?.remainingRequests ?? limits.requests - 1),
   "x-ratelimit-remaining-tokens",
-  String(Math.max(0, limits.tokens - tokens)),
+  String(allowance?.remainingTokens ?? Math.max(0, limits.tokens - tokens)),
   "x-ratelimit-reset-requests",
-  resetRequests,
+  allowance === undefined ? resetRequests : goDuration(allowance.resetRequests),
   "x-ratelimit-reset-tokens",
-  goDuration((tokens / limits.tokens) * 60_000)
+  goDuration(allowance?.resetTokens ?? (tokens / limits.tokens) * 60_000)
 ]
 
 /** Changes headers in place, or adds them. */

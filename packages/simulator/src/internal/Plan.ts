@@ -9,11 +9,49 @@ export interface Shape {
   readonly noFinish: boolean
   readonly noUsage: boolean
   readonly emptyChoices: boolean
-  readonly ending: "refusal" | "content-filter" | "length" | undefined
+  readonly ending: "refusal" | "content-filter" | "length" | "failed" | "wrong-schema" | undefined
+  /** What takes its time never goes on. */
+  readonly stuck: boolean
 }
 
 /** How a stream, or a body, breaks off. */
-export type Break = Of<"Stall"> | Of<"Cut"> | Of<"Reset"> | Of<"ErrorEvent">
+export type Break = Of<"Stall"> | Of<"Cut"> | Of<"Reset"> | Of<"ErrorEvent"> | Of<"HalfClose">
+
+/** What is wrong with the JSON or the order of the events: `Damage` does it to a sound answer. */
+export type Harm =
+  | Of<"BigEvent">
+  | Of<"DropEvent">
+  | Of<"RepeatEvent">
+  | Of<"SwapEvents">
+  | Of<"RepeatLast">
+  | Of<"UnknownEvent">
+  | Of<"AfterDone">
+  | Of<"ToolCalls">
+  | Of<"Damage">
+  | Of<"Usage">
+  | Of<"Embeddings">
+
+/** How an event is written. */
+export interface EventForm {
+  readonly lineEnding: "lf" | "cr" | "crlf" | "mixed"
+  readonly multiLine: boolean
+  readonly noSpace: boolean
+  readonly extraFields: boolean
+}
+
+/** What is wrong with the head of the reply. */
+export interface Head {
+  readonly contentType: string | undefined
+  /** Bytes of one more header. */
+  readonly huge: number | undefined
+  readonly odd: boolean
+  readonly noRequestId: boolean
+  /** Milliseconds before each byte. */
+  readonly drip: number | undefined
+  /** Bytes that the content-length is too short by. */
+  readonly shortLength: number | undefined
+  readonly badEncoding: boolean
+}
 
 export interface Plan {
   readonly shape: Shape
@@ -29,12 +67,20 @@ export interface Plan {
   readonly pingEvery: number | undefined
   /** Milliseconds. */
   readonly heartbeat: number | undefined
-  readonly lineEnding: string
+  readonly form: EventForm
   readonly byteOrderMark: boolean
   readonly noBlankLine: boolean
   readonly splitBytes: number | undefined
   /** Milliseconds before every event, or piece of a body. */
   readonly pace: number
+  /** Milliseconds between the headers and the first event, or the body. */
+  readonly firstEventDelay: number
+  readonly head: Head
+  readonly harms: ReadonlyArray<Harm>
+  readonly closeAfter: boolean
+  readonly early: boolean
+  /** Milliseconds for which nobody listens. */
+  readonly refuse: number | undefined
 }
 
 export const soundShape: Shape = {
@@ -42,7 +88,8 @@ export const soundShape: Shape = {
   noFinish: false,
   noUsage: false,
   emptyChoices: false,
-  ending: undefined
+  ending: undefined,
+  stuck: false
 }
 
 export const sound: Plan = {
@@ -56,14 +103,26 @@ export const sound: Plan = {
   truncated: false,
   pingEvery: undefined,
   heartbeat: undefined,
-  lineEnding: "\n",
+  form: { lineEnding: "lf", multiLine: false, noSpace: false, extraFields: false },
   byteOrderMark: false,
   noBlankLine: false,
   splitBytes: undefined,
-  pace: 0
+  pace: 0,
+  firstEventDelay: 0,
+  head: {
+    contentType: undefined,
+    huge: undefined,
+    odd: false,
+    noRequestId: false,
+    drip: undefined,
+    shortLength: undefined,
+    badEncoding: false
+  },
+  harms: [],
+  closeAfter: false,
+  early: false,
+  refuse: undefined
 }
-
-const lineEndings = { lf: "\n", cr: "\r", crlf: "\r\n" } as const
 
 /** Where two faults contradict each other, the later one holds. */
 export const fromFaults = (faults: ReadonlyArray<Fault.Fault>): Plan => faults.reduce(add, sound)
@@ -71,6 +130,9 @@ export const fromFaults = (faults: ReadonlyArray<Fault.Fault>): Plan => faults.r
 const add = (plan: Plan, fault: Fault.Fault): Plan => {
   const set = (change: Partial<Plan>): Plan => ({ ...plan, ...change })
   const shaped = (shape: Partial<Shape>): Plan => set({ shape: { ...plan.shape, ...shape } })
+  const formed = (form: Partial<EventForm>): Plan => set({ form: { ...plan.form, ...form } })
+  const headed = (head: Partial<Head>): Plan => set({ head: { ...plan.head, ...head } })
+  const harmed = (harm: Harm): Plan => set({ harms: [...plan.harms, harm] })
   return Fault.Fault.match(fault, {
     Status: (status) => set({ status }),
     SlowHeaders: ({ delay }) => set({ headersDelay: delay }),
@@ -89,16 +151,45 @@ const add = (plan: Plan, fault: Fault.Fault): Plan => {
     NoDone: () => shaped({ noDone: true }),
     NoFinish: () => shaped({ noFinish: true }),
     NoUsage: () => shaped({ noUsage: true }),
+    Failed: () => shaped({ ending: "failed" }),
     EmptyChoices: () => shaped({ emptyChoices: true }),
     Refusal: () => shaped({ ending: "refusal" }),
     ContentFilter: () => shaped({ ending: "content-filter" }),
     Length: () => shaped({ ending: "length" }),
     Ping: ({ every }) => set({ pingEvery: every }),
     Heartbeat: ({ interval }) => set({ heartbeat: interval }),
-    LineEnding: ({ ending }) => set({ lineEnding: lineEndings[ending] }),
+    LineEnding: ({ ending }) => formed({ lineEnding: ending }),
     ByteOrderMark: () => set({ byteOrderMark: true }),
     NoBlankLine: () => set({ noBlankLine: true }),
     Split: ({ bytes }) => set({ splitBytes: bytes }),
-    SlowBody: ({ delay }) => set({ pace: delay })
+    SlowBody: ({ delay }) => set({ pace: delay }),
+    Refuse: ({ duration }) => set({ refuse: duration, silent: "reset" }),
+    HalfClose: (half) => set({ break: half }),
+    CloseAfter: () => set({ closeAfter: true }),
+    DripHeaders: ({ delay }) => headed({ drip: delay }),
+    Early: () => set({ early: true }),
+    BadEncoding: () => headed({ badEncoding: true }),
+    ContentType: ({ value }) => headed({ contentType: value }),
+    HugeHeaders: ({ bytes }) => headed({ huge: bytes }),
+    OddHeaders: () => headed({ odd: true }),
+    NoRequestId: () => headed({ noRequestId: true }),
+    ShortLength: ({ bytes }) => headed({ shortLength: bytes }),
+    SlowFirstEvent: ({ delay }) => set({ firstEventDelay: delay }),
+    Stuck: () => shaped({ stuck: true }),
+    MultiLine: () => formed({ multiLine: true }),
+    NoSpace: () => formed({ noSpace: true }),
+    ExtraFields: () => formed({ extraFields: true }),
+    BigEvent: harmed,
+    DropEvent: harmed,
+    RepeatEvent: harmed,
+    SwapEvents: harmed,
+    RepeatLast: harmed,
+    UnknownEvent: harmed,
+    AfterDone: harmed,
+    ToolCalls: harmed,
+    WrongSchema: () => shaped({ ending: "wrong-schema" }),
+    Damage: harmed,
+    Usage: harmed,
+    Embeddings: harmed
   })
 }

@@ -1,8 +1,10 @@
 /** The writing side of the journal: mutable records, cheap on the hot path, snapshots only when someone asks. */
-import { Effect } from "effect"
+import { Effect, Predicate } from "effect"
 import type { IncomingHttpHeaders } from "node:http"
 import type * as Fault from "../Fault.ts"
 import type * as Journal from "../Journal.ts"
+import type * as Answer from "./Answer.ts"
+import * as Prices from "./Prices.ts"
 
 export interface Record {
   readonly sequence: number
@@ -19,8 +21,38 @@ export interface Record {
   status: number | undefined
   bytesSent: number
   contentEventsSent: number
+  /** Undefined until a model has begun. */
+  usage: Answer.Usage | undefined
+  /** Of a one-shot reply that waits for its tokens: since when, as `performance.now()`, and how fast. */
+  writing: { readonly since: number; readonly pace: Pace } | undefined
+  tokensWritten: number
+  /** Of the answer, until it was told. */
+  over: ((whole: boolean) => void) | undefined
   outcome: Journal.Outcome | undefined
   durationMs: number | undefined
+}
+
+/** Milliseconds. */
+export interface Pace {
+  readonly timeToFirstToken: number
+  readonly betweenTokens: number
+}
+
+/** How far the model is. */
+const written = ({ tokensWritten, usage, writing }: Record): number => {
+  if (writing === undefined || usage === undefined) return tokensWritten
+  const since = performance.now() - writing.since - writing.pace.timeToFirstToken
+  if (since < 0) return 0
+  const count =
+    writing.pace.betweenTokens === 0 ? Infinity : 1 + Math.floor(since / writing.pace.betweenTokens)
+  return Math.min(usage.outputTokens, count)
+}
+
+/** Tells the answer that it is over; only the first time counts. */
+export const over = (record: Record, whole: boolean): void => {
+  const tell = record.over
+  record.over = undefined
+  tell?.(whole)
 }
 
 interface Waiter {
@@ -40,6 +72,11 @@ export class Recorder {
     this.#size = size
   }
 
+  /** Requests that have no outcome yet. */
+  get openCount(): number {
+    return this.#open.size
+  }
+
   nextSequence(): number {
     return ++this.#sequence
   }
@@ -55,6 +92,9 @@ export class Recorder {
     if (record.outcome !== undefined) return
     record.outcome = outcome
     record.durationMs = performance.now() - record.startedAt
+    record.tokensWritten = written(record)
+    record.writing = undefined
+    over(record, false)
     this.#open.delete(record)
     this.changed()
   }
@@ -79,20 +119,21 @@ export class Recorder {
 
   get journal(): Journal.Journal {
     return {
-      entries: Effect.sync(() => this.#records().map(snapshot)),
+      entries: Effect.sync(() => this.records().map(snapshot)),
       clear: Effect.sync(() => {
         this.#ring = []
         for (const record of this.#open) this.#ring[record.sequence % this.#size] = record
       }),
       openRequests: Effect.sync(() => this.#open.size),
       openSockets: Effect.sync(() => this.#sockets),
-      awaitEntry: (matches) => this.#await(() => this.#records().map(snapshot).find(matches)),
+      awaitEntry: (matches) => this.#await(() => this.records().map(snapshot).find(matches)),
       awaitIdle: Effect.asVoid(this.#await(() => (this.#open.size === 0 ? true : undefined))),
       awaitNoSockets: Effect.asVoid(this.#await(() => (this.#sockets === 0 ? true : undefined)))
     }
   }
 
-  #records(): Array<Record> {
+  /** In order of arrival. */
+  records(): Array<Record> {
     return this.#ring
       .filter((record) => record !== undefined)
       .toSorted((left, right) => left.sequence - right.sequence)
@@ -120,7 +161,7 @@ export class Recorder {
   }
 }
 
-const snapshot = (record: Record): Journal.Entry => ({
+export const snapshot = (record: Record): Journal.Entry => ({
   sequence: record.sequence,
   requestId: record.requestId,
   method: record.method,
@@ -134,10 +175,22 @@ const snapshot = (record: Record): Journal.Entry => ({
   status: record.status,
   bytesSent: record.bytesSent,
   contentEventsSent: record.contentEventsSent,
+  inputTokens: record.usage?.inputTokens ?? 0,
+  outputTokens: written(record),
+  billedMicroDollars: billed(record),
+  clientLeftAfterMs: record.outcome === "client-left" ? record.durationMs : undefined,
   open: record.outcome === undefined,
   outcome: record.outcome,
   durationMs: record.durationMs
 })
+
+/** What a model has not begun costs nothing. */
+const billed = (record: Record): number | undefined => {
+  const { body, model, usage } = record
+  if (usage === undefined) return 0
+  const tier = Predicate.isObject(body) ? body["service_tier"] : undefined
+  return Prices.microDollars(model ?? "", { ...usage, outputTokens: written(record) }, tier)
+}
 
 const secret = new Set(["authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"])
 

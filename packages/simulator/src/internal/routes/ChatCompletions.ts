@@ -1,11 +1,12 @@
 /** `POST /v1/chat/completions`, one-shot and streamed. */
-import { Predicate, Result, Schema, SchemaIssue } from "effect"
+import { Predicate, Result, Schema } from "effect"
 import * as Answer from "../Answer.ts"
 import * as ApiError from "../ApiError.ts"
+import * as Generation from "../Generation.ts"
 import * as Hash from "../Hash.ts"
-import * as Prose from "../Prose.ts"
+import * as Parameters from "../Parameters.ts"
 import type { Request, Route, Settings } from "../Route.ts"
-import * as SchemaExample from "../SchemaExample.ts"
+import * as Strict from "../Strict.ts"
 import * as Tokens from "../Tokens.ts"
 import * as Models from "./Models.ts"
 
@@ -20,6 +21,8 @@ const ChatRequest = Schema.Struct({
   messages: Schema.NonEmptyArray(
     Schema.Struct({
       role: Schema.String,
+      name: optional(Schema.String),
+      tool_calls: optional(Schema.Array(Schema.Unknown)),
       content: optional(
         Schema.Union([
           Schema.String,
@@ -57,70 +60,108 @@ const ChatRequest = Schema.Struct({
 })
 type ChatRequest = typeof ChatRequest.Type
 
-const decode = Schema.decodeUnknownResult(ChatRequest)
+const decode = Parameters.decoder(ChatRequest)
 
-export const create: Route = {
+const create: Route = {
   method: "POST",
   path: "/chat/completions",
+  pure: true,
   answer: (request, settings) => {
-    if (!Predicate.isObject(request.body)) {
+    const { body, model } = request
+    if (!Predicate.isObject(body)) {
       return Answer.error(ApiError.invalidRequest("Invalid body: expected a JSON object."))
     }
-    if (request.model === "") return Answer.error(missing("model"))
-    if (settings.strict && !Models.isKnown(request.model))
-      return Answer.error(ApiError.modelNotFound(request.model))
-    const chat = decode(request.body)
-    if (Result.isFailure(chat)) return Answer.error(invalid(chat.failure.issue))
+    if (model === "") return Answer.error(Parameters.missing("model"))
+    if (settings.knownModels && !Models.isKnown(model)) return Answer.error(ApiError.modelNotFound(model))
+    const failure = settings.strict ? ruled(body) : undefined
+    if (failure !== undefined) return Answer.error(failure)
+    const chat = decode(body)
+    if (Result.isFailure(chat)) return Answer.error(chat.failure)
+    const contradiction = settings.strict ? contradicts(chat.success) : undefined
+    if (contradiction !== undefined) return Answer.error(contradiction)
     const completion = complete(chat.success, request, settings)
     return chat.success.stream === true ? streamed(completion) : oneShot(completion)
   }
 }
 
-const missing = (parameter: string): ApiError.ApiError =>
-  ApiError.invalidRequest(`Missing required parameter: '${parameter}'.`, {
-    param: parameter,
-    code: "missing_required_parameter"
-  })
-
-const formatIssue = SchemaIssue.makeFormatterStandardSchemaV1()
-
-/** OpenAI names the first wrong parameter, as a path: `messages[0].content`. */
-const invalid = (issue: SchemaIssue.Issue): ApiError.ApiError => {
-  const [first] = formatIssue(issue).issues
-  const parameter = (first?.path ?? [])
-    .map((part) => (Predicate.isObject(part) ? part["key"] : part))
-    .reduce<string>((path, part) => {
-      if (Predicate.isNumber(part)) return `${path}[${part}]`
-      return path === "" ? String(part) : `${path}.${String(part)}`
-    }, "")
-  if (first?.message === "Missing key") return missing(parameter)
-  return ApiError.invalidRequest(`Invalid value for '${parameter}': ${first?.message ?? "invalid"}.`, {
-    param: parameter,
-    code: "invalid_value"
-  })
+const rules: Strict.Rules = {
+  audio: { type: "object" },
+  frequency_penalty: { type: "number", minimum: -2, maximum: 2 },
+  function_call: { type: "any" },
+  functions: { type: "array", maxLength: 128 },
+  logit_bias: { type: "object" },
+  logprobs: { type: "boolean" },
+  max_completion_tokens: { type: "integer", minimum: 1 },
+  max_tokens: { type: "integer", minimum: 1 },
+  messages: { type: "array" },
+  metadata: { type: "object" },
+  modalities: { type: "array" },
+  model: { type: "string" },
+  moderation: { type: "object" },
+  n: { type: "integer", minimum: 1, maximum: 128 },
+  parallel_tool_calls: { type: "boolean" },
+  prediction: { type: "object" },
+  presence_penalty: { type: "number", minimum: -2, maximum: 2 },
+  prompt_cache_key: { type: "string" },
+  prompt_cache_options: { type: "object" },
+  prompt_cache_retention: { type: "string" },
+  reasoning_effort: { type: "string" },
+  response_format: { type: "object" },
+  safety_identifier: { type: "string", maxLength: 128 },
+  seed: { type: "integer" },
+  service_tier: { type: "string", values: ["auto", "default", "flex", "scale", "priority", "fast"] },
+  stop: { type: "any", maxLength: 4 },
+  store: { type: "boolean" },
+  stream: { type: "boolean" },
+  stream_options: { type: "object" },
+  temperature: { type: "number", minimum: 0, maximum: 2 },
+  tool_choice: { type: "any" },
+  tools: { type: "array" },
+  top_logprobs: { type: "integer", minimum: 0, maximum: 20 },
+  top_p: { type: "number", minimum: 0, maximum: 1 },
+  user: { type: "string" },
+  verbosity: { type: "string", values: ["low", "medium", "high"] },
+  web_search_options: { type: "object" }
 }
 
-interface ToolCall {
-  readonly id: string
-  readonly name: string
-  /** The arguments, in pieces. */
-  readonly pieces: ReadonlyArray<string>
-}
+const ruled = (body: Strict.Fields): Strict.Failure =>
+  Strict.first(
+    () => Strict.parameters(Predicate.isString(body["stop"]) ? { ...body, stop: null } : body, rules),
+    () => Strict.metadata(body["metadata"]),
+    () => Strict.tools(body["tools"], true),
+    () => {
+      const format = body["response_format"]
+      if (!Predicate.isObject(format) || format["type"] !== "json_schema") return undefined
+      return Strict.jsonSchemaFormat(format["json_schema"], "response_format.json_schema", "response_format")
+    }
+  )
 
-interface Choice {
-  /** The text, one token each. */
-  readonly pieces: ReadonlyArray<string>
-  readonly kind: "content" | "refusal" | "tool_calls"
-  readonly toolCalls: ReadonlyArray<ToolCall>
-  readonly finishReason: string
+const contradicts = (chat: ChatRequest): Strict.Failure => {
+  const wrong = (message: string, param: string) => ApiError.invalidRequest(message, { param })
+  if (chat.stream_options != null && chat.stream !== true) {
+    return wrong("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
+  }
+  if (chat.tool_choice != null && chat.tool_choice !== "none" && (chat.tools ?? []).length === 0) {
+    return wrong(
+      "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are specified.",
+      "tool_choice"
+    )
+  }
+  if (chat.max_tokens != null && chat.max_completion_tokens != null) {
+    return wrong(
+      "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
+      "max_tokens"
+    )
+  }
+  return undefined
 }
 
 interface Completion {
   readonly id: string
   readonly model: string
   readonly fingerprint: string
-  readonly choices: ReadonlyArray<Choice>
-  readonly usage: { readonly prompt: number; readonly completion: number }
+  readonly choices: ReadonlyArray<Generation.Writing>
+  readonly usage: Answer.Usage
   /** Whether the last chunk of a stream tells the usage. */
   readonly includeUsage: boolean
   readonly shape: Request["shape"]
@@ -133,14 +174,16 @@ const created = 1_793_491_200
 
 const complete = (chat: ChatRequest, request: Request, settings: Settings): Completion => {
   const texts = chat.messages.map((message) => textOf(message.content))
+  // An answer that has begun is no part of the question: it is gone on with.
+  const begun = chat.messages.at(-1)?.role === "assistant" ? texts.at(-1) : undefined
+  const asked = begun === undefined ? chat.messages : chat.messages.slice(0, -1)
   const hash = Hash.text(
-    `${request.model}\n${chat.messages.map((message, index) => `${message.role}: ${texts[index]}`).join("\n")}`,
+    `${request.model}\n${asked.map((message, index) => `${message.role}: ${texts[index]}`).join("\n")}`,
     Hash.mix(settings.seed + (chat.seed ?? 0))
   )
-  const prompt =
-    texts[chat.messages.findLastIndex((message) => message.role === "user")] ?? texts.at(-1) ?? ""
+  const order = orderOf(chat, request, settings, texts)
   const choices = Array.from({ length: chat.n ?? 1 }, (_, index) =>
-    choose(chat, request, prompt, Hash.mix(hash + index), settings)
+    Generation.write({ ...order, begun, hash: Hash.mix(hash + index) })
   )
   return {
     id: `chatcmpl-${Hash.id(hash, 29)}`,
@@ -148,10 +191,9 @@ const complete = (chat: ChatRequest, request: Request, settings: Settings): Comp
     fingerprint: `fp_${Hash.hex(Hash.text(request.model, settings.seed), 10)}`,
     choices,
     usage: {
-      prompt:
-        texts.reduce((sum, text) => sum + Tokens.estimate(text) + 4, 3) +
-        (chat.tools == null ? 0 : Tokens.estimate(JSON.stringify(chat.tools))),
-      completion: choices.reduce((sum, choice) => sum + tokensOf(choice), 0)
+      inputTokens: inputTokens(chat, texts, Tokens.encodingOf(request.model)),
+      cachedTokens: 0,
+      outputTokens: choices.reduce((sum, choice) => sum + Generation.tokensOf(choice), 0)
     },
     includeUsage: chat.stream_options?.include_usage === true,
     shape: request.shape,
@@ -166,105 +208,74 @@ const textOf = (content: ChatRequest["messages"][number]["content"]): string =>
       ? content
       : content.map((part) => part.text ?? "").join("\n")
 
-/** As many as its content events: each piece, and each tool call's name. */
-const tokensOf = (choice: Choice): number =>
-  choice.pieces.length + choice.toolCalls.reduce((sum, call) => sum + call.pieces.length + 1, 0)
-
-const choose = (
+/**
+ * What the messages cost (the formula of OpenAI's cookbook: PROTOCOL section 2) and, estimated by their JSON, the
+ * tools, tool calls and schema, for which no formula is published.
+ */
+const inputTokens = (
   chat: ChatRequest,
-  request: Request,
-  prompt: string,
-  hash: number,
-  settings: Settings
-): Choice => {
-  const ending = request.shape.ending
-  if (ending === "refusal") {
-    const pieces = Tokens.split("I'm sorry, but I can't help with that request.")
-    return { pieces, kind: "refusal", toolCalls: [], finishReason: "stop" }
-  }
-  const limit = chat.max_completion_tokens ?? chat.max_tokens ?? Number.POSITIVE_INFINITY
-  const calls = callsOf(chat, prompt, hash)
-  if (calls.length > 0)
-    return limited({ pieces: [], kind: "tool_calls", toolCalls: calls, finishReason: "tool_calls" }, limit)
-  const full = stopped(textPieces(chat, request, prompt, hash, settings), chat.stop)
-  const choice = limited({ pieces: full, kind: "content", toolCalls: [], finishReason: "stop" }, limit)
-  if (ending === undefined) return choice
-  return {
-    ...choice,
-    pieces: choice.pieces.slice(0, Math.ceil(choice.pieces.length / 2)),
-    finishReason: ending === "length" ? "length" : "content_filter"
-  }
-}
-
-const textPieces = (
-  chat: ChatRequest,
-  request: Request,
-  prompt: string,
-  hash: number,
-  settings: Settings
-): ReadonlyArray<string> => {
-  const format = chat.response_format
-  if (format?.type === "json_schema") {
-    return Tokens.split(JSON.stringify(SchemaExample.make(format.json_schema?.schema, Prose.keyword(prompt))))
-  }
-  if (format?.type === "json_object") {
-    return Tokens.split(JSON.stringify({ answer: Prose.answer(prompt, hash, 1) }))
-  }
-  const wanted = request.tokens ?? settings.tokensPerReply
-  if (wanted === undefined) return Tokens.split(Prose.answer(prompt, hash, 1 + (hash % 3)))
-  // The shortest sentence has six words.
-  return Tokens.split(Prose.answer(prompt, hash, Math.ceil(wanted / 6))).slice(0, wanted)
-}
-
-/** The text up to the first stop sequence, which is not part of it. */
-const stopped = (pieces: ReadonlyArray<string>, stop: ChatRequest["stop"]): ReadonlyArray<string> => {
-  const sequences = (stop == null ? [] : Predicate.isString(stop) ? [stop] : stop).filter(
-    (text) => text !== ""
+  texts: ReadonlyArray<string>,
+  encoding: Tokens.EncodingName
+): number => {
+  const json = (value: unknown) => (value == null ? 0 : Tokens.count(JSON.stringify(value), encoding))
+  const messages = chat.messages.reduce(
+    (sum, { name, role, tool_calls }, index) =>
+      sum +
+      3 +
+      Tokens.count(role, encoding) +
+      Tokens.count(texts[index] ?? "", encoding) +
+      (name == null ? 0 : Tokens.count(name, encoding) + 1) +
+      json(tool_calls),
+    3
   )
-  if (sequences.length === 0) return pieces
-  const text = pieces.join("")
-  const ends = sequences.map((sequence) => text.indexOf(sequence)).filter((end) => end !== -1)
-  return ends.length === 0 ? pieces : Tokens.split(text.slice(0, Math.min(...ends)))
+  return messages + json(chat.tools) + json(chat.response_format?.json_schema)
 }
 
-const limited = (choice: Choice, limit: number): Choice => {
-  if (tokensOf(choice) <= limit) return choice
-  let left = limit - Math.min(limit, choice.pieces.length)
-  const toolCalls: Array<ToolCall> = []
-  for (const call of choice.toolCalls) {
-    if (left === 0) break
-    const pieces = call.pieces.slice(0, left - 1)
-    toolCalls.push({ ...call, pieces })
-    left -= pieces.length + 1
-  }
-  return { ...choice, pieces: choice.pieces.slice(0, limit), toolCalls, finishReason: "length" }
-}
-
-/** The tools to call: those that must be called, or that the prompt names, until a tool has answered. */
-const callsOf = (chat: ChatRequest, prompt: string, hash: number): ReadonlyArray<ToolCall> => {
-  const functions = (chat.tools ?? []).flatMap((tool) => (tool.function === undefined ? [] : [tool.function]))
+const orderOf = (
+  chat: ChatRequest,
+  request: Request,
+  settings: Settings,
+  texts: ReadonlyArray<string>
+): Omit<Generation.Order, "hash"> => {
   const choice = chat.tool_choice
-  if (functions.length === 0 || choice === "none") return []
-  const word = Prose.keyword(functions.reduce((text, { name }) => text.replaceAll(name, " "), prompt))
-  const call = (tool: (typeof functions)[number], index: number): ToolCall => ({
-    id: `call_${Hash.id(Hash.mix(hash + index), 24)}`,
-    name: tool.name,
-    pieces: Tokens.split(JSON.stringify(SchemaExample.make(tool.parameters ?? { type: "object" }, word)))
-  })
-  if (Predicate.isObject(choice) && "function" in choice) {
-    return functions.filter((tool) => tool.name === choice.function.name).map(call)
+  const format = chat.response_format
+  return {
+    prompt: texts[chat.messages.findLastIndex((message) => message.role === "user")] ?? texts.at(-1) ?? "",
+    tools: (chat.tools ?? []).flatMap((tool) => (tool.function === undefined ? [] : [tool.function])),
+    toolChoice:
+      choice === "none" || choice === "required"
+        ? choice
+        : Predicate.isObject(choice) && "function" in choice
+          ? { name: choice.function.name }
+          : "auto",
+    parallelCalls: chat.parallel_tool_calls !== false,
+    toolAnswered: chat.messages.at(-1)?.role === "tool",
+    format:
+      format?.type === "json_schema"
+        ? { schema: format.json_schema?.schema }
+        : format?.type === "json_object"
+          ? "json_object"
+          : "text",
+    stop: chat.stop == null ? [] : Predicate.isString(chat.stop) ? [chat.stop] : chat.stop,
+    limit: chat.max_completion_tokens ?? chat.max_tokens ?? Number.POSITIVE_INFINITY,
+    tokens: request.tokens ?? settings.tokensPerReply,
+    ending: request.shape.ending,
+    said: request.said
   }
-  const named = functions.filter((tool) => prompt.includes(tool.name))
-  const several = chat.parallel_tool_calls === false ? named.slice(0, 1) : named
-  if (choice === "required") return (several.length > 0 ? several : functions.slice(0, 1)).map(call)
-  return chat.messages.at(-1)?.role === "tool" ? [] : several.map(call)
 }
+
+const finishReason = ({ calls, reason }: Generation.Writing): string =>
+  reason === "content-filter"
+    ? "content_filter"
+    : reason === "stop" && calls.length > 0
+      ? "tool_calls"
+      : reason
 
 const usageJson = ({ usage }: Completion): string =>
   JSON.stringify({
-    prompt_tokens: usage.prompt,
-    completion_tokens: usage.completion,
-    total_tokens: usage.prompt + usage.completion,
+    prompt_tokens: usage.inputTokens,
+    completion_tokens: usage.outputTokens,
+    total_tokens: usage.inputTokens + usage.outputTokens,
     prompt_tokens_details: { cached_tokens: 0, audio_tokens: 0 },
     completion_tokens_details: {
       reasoning_tokens: 0,
@@ -281,28 +292,25 @@ const oneShot = (completion: Completion): Answer.Answer => {
         index,
         message: {
           role: "assistant",
-          content: choice.kind === "content" ? choice.pieces.join("") : null,
-          refusal: choice.kind === "refusal" ? choice.pieces.join("") : null,
+          content: choice.kind === "content" ? Tokens.join(choice.pieces) : null,
+          refusal: choice.kind === "refusal" ? Tokens.join(choice.pieces) : null,
           annotations: [],
-          ...(choice.kind !== "tool_calls" ? {} : { tool_calls: choice.toolCalls.map(toolCallJson) })
+          ...(choice.kind !== "calls" ? {} : { tool_calls: choice.calls.map(toolCallJson) })
         },
         logprobs: null,
-        finish_reason: completion.shape.noFinish ? null : choice.finishReason
+        finish_reason: completion.shape.noFinish ? null : finishReason(choice)
       }))
   const usage = completion.shape.noUsage ? "" : `,"usage":${usageJson(completion)}`
   return Answer.json(
     `{${head(completion, "chat.completion")},"choices":${JSON.stringify(choices)}${usage}${completion.echo}}`,
-    {
-      completionTokens: completion.usage.completion,
-      totalTokens: completion.usage.prompt + completion.usage.completion
-    }
+    { usage: completion.usage }
   )
 }
 
-const toolCallJson = (call: ToolCall) => ({
+const toolCallJson = (call: Generation.Call) => ({
   id: call.id,
   type: "function",
-  function: { name: call.name, arguments: call.pieces.join("") }
+  function: { name: call.name, arguments: Tokens.join(call.pieces) }
 })
 
 const head = (completion: Completion, object: string): string =>
@@ -314,10 +322,11 @@ const streamed = (completion: Completion): Answer.Answer => {
   const usage = completion.includeUsage && !shape.noUsage
   const after = `${usage ? ',"usage":null' : ""}${completion.echo}}`
   const frames: Array<Answer.Frame> = []
-  const push = (index: number, delta: string, finishReason: string | null, content: boolean) =>
+  const push = (index: number, delta: string, reason: string | null, tokens: number) =>
     frames.push({
-      data: `${before}[{"index":${index},"delta":${delta},"logprobs":null,"finish_reason":${finishReason === null ? "null" : `"${finishReason}"`}}]${after}`,
-      content
+      data: `${before}[{"index":${index},"delta":${delta},"logprobs":null,"finish_reason":${reason === null ? "null" : `"${reason}"`}}]${after}`,
+      content: tokens > 0,
+      tokens
     })
   if (shape.emptyChoices) {
     frames.push({ data: `${before}[]${after}`, content: false })
@@ -327,7 +336,7 @@ const streamed = (completion: Completion): Answer.Answer => {
         index,
         `{"role":"assistant","content":${choice.kind === "content" ? '""' : "null"},"refusal":null}`,
         null,
-        false
+        0
       )
     )
     // Choices take turns, as they do when they are generated side by side.
@@ -336,26 +345,37 @@ const streamed = (completion: Completion): Answer.Answer => {
     for (let turn = 0; turn <= longest; turn++) {
       completion.choices.forEach((choice, index) => {
         const delta = deltas[index]?.[turn]
-        if (delta !== undefined) push(index, delta, null, true)
-        else if (turn === deltas[index]?.length && !shape.noFinish)
-          push(index, "{}", choice.finishReason, false)
+        if (delta !== undefined) push(index, delta.json, null, delta.tokens)
+        else if (turn === deltas[index]?.length && !shape.noFinish) push(index, "{}", finishReason(choice), 0)
       })
     }
   }
   if (usage)
     frames.push({ data: `${before}[],"usage":${usageJson(completion)}${completion.echo}}`, content: false })
   if (!shape.noDone) frames.push({ data: "[DONE]", content: false })
-  return Answer.stream(frames, completion.usage.prompt + completion.usage.completion)
+  return Answer.stream(frames, completion.usage)
 }
 
 /** One delta per content event. */
-const deltasOf = (choice: Choice): ReadonlyArray<string> => {
-  if (choice.kind !== "tool_calls")
-    return choice.pieces.map((piece) => `{"${choice.kind}":${JSON.stringify(piece)}}`)
-  return choice.toolCalls.flatMap((call, index) => [
-    `{"tool_calls":[{"index":${index},"id":"${call.id}","type":"function","function":{"name":${JSON.stringify(call.name)},"arguments":""}}]}`,
-    ...call.pieces.map(
-      (piece) => `{"tool_calls":[{"index":${index},"function":{"arguments":${JSON.stringify(piece)}}}]}`
-    )
+const deltasOf = (
+  choice: Generation.Writing
+): ReadonlyArray<{ readonly json: string; readonly tokens: number }> => {
+  if (choice.kind !== "calls") {
+    return choice.pieces.map(({ text, tokens }) => ({
+      json: `{"${choice.kind}":${JSON.stringify(text)}}`,
+      tokens
+    }))
+  }
+  return choice.calls.flatMap((call, index) => [
+    {
+      json: `{"tool_calls":[{"index":${index},"id":"${call.id}","type":"function","function":{"name":${JSON.stringify(call.name)},"arguments":""}}]}`,
+      tokens: Tokens.count(call.name)
+    },
+    ...call.pieces.map(({ text, tokens }) => ({
+      json: `{"tool_calls":[{"index":${index},"function":{"arguments":${JSON.stringify(text)}}}]}`,
+      tokens
+    }))
   ])
 }
+
+export const routes: ReadonlyArray<Route> = [create]

@@ -61,17 +61,20 @@ export const isKnown = (id: string): boolean => byId.has(id)
 
 const listAnswer = Answer.json(JSON.stringify({ object: "list", data: lineUp }))
 
-export const list: Route = { method: "GET", path: "/models", answer: () => listAnswer }
+const list: Route = { method: "GET", path: "/models", answer: () => listAnswer }
 
-export const retrieve: Route = {
+const retrieve: Route = {
   method: "GET",
-  path: "/models/{id}",
-  answer: ({ id }, { strict }) => {
+  path: "/models/{id*}",
+  answer: ({ params }, { knownModels }) => {
+    const id = params["id"] ?? ""
     const model =
       byId.get(id) ??
-      (strict || id === ""
+      (knownModels || id === ""
         ? undefined
         : { id, object: "model", created: day("2026-01-01"), owned_by: "simulator", shutdown_date: null })
     return model === undefined ? Answer.error(ApiError.modelNotFound(id)) : Answer.json(JSON.stringify(model))
   }
 }
+
+export const routes: ReadonlyArray<Route> = [list, retrieve]
