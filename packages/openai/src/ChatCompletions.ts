@@ -1,7 +1,7 @@
 /**
  * Chat completions, one-shot and streamed.
  *
- * Quirks: a stream's usage comes only when it is asked for, so it always is; a refusal is data
+ * Quirks: a stream's usage comes only when it is asked for, so it is, but of servers that reject it; a refusal is data
  * (`message.refusal`), not an error; unknown fields stay on the objects.
  */
 import * as Cause from "effect/Cause"
@@ -9,17 +9,46 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { LlmError, type Resilience, Usage } from "@llm/core"
-import type { ChatCompletionCreateParamsNonStreaming } from "openai/resources/chat/completions"
+import {
+  type Call,
+  type Conversation,
+  Guards,
+  LlmError,
+  Rescue,
+  type Resilience,
+  ResponseCache,
+  Usage
+} from "@llm/core"
+import type {
+  ChatCompletionCreateParamsNonStreaming,
+  ChatCompletionMessageParam
+} from "openai/resources/chat/completions"
 import * as ChatStream from "./internal/chatStream.ts"
-import { callOf, type OpenAiClient, parseJson, readBytes } from "./OpenAiClient.ts"
+import * as EventStream from "./internal/eventStream.ts"
+import * as Guarded from "./internal/guarded.ts"
+import * as RescuedStream from "./internal/rescue.ts"
+import {
+  callOf,
+  type OpenAiClient,
+  parseJson,
+  readBytes,
+  type Request as OpenAiRequest
+} from "./OpenAiClient.ts"
 
 // ---------------------------------------------------------------------------
 // Request
 // ---------------------------------------------------------------------------
 
+/** One message of a request; those of a `Conversation` as they are. */
+export type Message = ChatCompletionMessageParam | Conversation.Message
+
 /** What the API takes, without `stream`: which of the two forms is meant is said by the method. */
-export type Request = Omit<ChatCompletionCreateParamsNonStreaming, "stream" | "stream_options">
+export type Request = Omit<
+  ChatCompletionCreateParamsNonStreaming,
+  "stream" | "stream_options" | "messages"
+> & {
+  readonly messages: ReadonlyArray<Message>
+}
 
 /** What is no part of the request. */
 export interface CallOptions {
@@ -27,6 +56,10 @@ export interface CallOptions {
   readonly deadline?: number | undefined
   /** On whose account the call runs. */
   readonly tenant?: string | undefined
+  /** Calls of one session go to one deployment, whose prompt cache knows it; `prompt_cache_key` unless told. */
+  readonly session?: string | undefined
+  /** Asking twice does no harm but for what it costs: the call may be hedged. */
+  readonly replaySafe?: boolean | undefined
 }
 
 // ---------------------------------------------------------------------------
@@ -36,7 +69,7 @@ export interface CallOptions {
 const Text = Schema.optional(Schema.NullOr(Schema.String))
 
 const ToolCall = Schema.Struct({
-  id: Schema.String,
+  id: Schema.NonEmptyString,
   type: Schema.String,
   function: Schema.optional(Schema.Struct({ name: Schema.String, arguments: Schema.String }))
 })
@@ -45,7 +78,11 @@ const Message = Schema.Struct({
   role: Schema.String,
   content: Schema.optional(Schema.NullOr(Schema.String)),
   refusal: Text,
-  tool_calls: Schema.optional(Schema.NullOr(Schema.Array(ToolCall)))
+  tool_calls: Schema.optional(Schema.NullOr(Schema.Array(ToolCall))),
+  /** What came before tool calls; some servers still answer with it. */
+  function_call: Schema.optional(
+    Schema.NullOr(Schema.Struct({ name: Schema.String, arguments: Schema.String }))
+  )
 })
 
 /** A whole chat completion; fields that are not named here stay on the object. */
@@ -64,6 +101,40 @@ export type ChatCompletion = typeof ChatCompletion.Type
 
 const isChatCompletion = Schema.is(ChatCompletion)
 
+/** A reply whose tool calls may lack their ids. */
+const Nameless = Schema.Struct({
+  choices: Schema.Array(
+    Schema.Struct({
+      message: Schema.Struct({
+        tool_calls: Schema.optional(Schema.NullOr(Schema.Array(Schema.Struct({ id: Text }))))
+      })
+    })
+  )
+})
+
+const isNameless = Schema.is(Nameless)
+
+/** The id of a tool call that its server gave none, so that the tool's answer can name it. */
+const toolCallId = (index: number): string => `call_${index}`
+
+/** Some servers leave the ids out. */
+const withToolCallIds = (json: unknown): unknown =>
+  isNameless(json)
+    ? {
+        ...json,
+        choices: json.choices.map(({ message, ...choice }) => ({
+          ...choice,
+          message: {
+            ...message,
+            tool_calls: message.tool_calls?.map((call, index) => ({
+              ...call,
+              id: call.id || toolCallId(index)
+            }))
+          }
+        }))
+      }
+    : json
+
 /** The tokens of a reply; `undefined` where the server did not tell. */
 export const usageOf = (reply: ChatCompletion): Usage.Usage | undefined => Usage.fromWire(reply.usage)
 
@@ -73,6 +144,16 @@ export const textOf = (reply: ChatCompletion): string => reply.choices[0].messag
 // ---------------------------------------------------------------------------
 // Create
 // ---------------------------------------------------------------------------
+
+/** Prompt tokens by the length of the texts, near enough to reserve them. */
+const tokensIn = ({ messages }: Request): number => {
+  let characters = 0
+  for (const { content } of messages) {
+    if (typeof content === "string") characters += content.length
+    else for (const part of content ?? []) if (part.type === "text") characters += part.text?.length ?? 0
+  }
+  return Math.ceil(characters / 4) + 4 * messages.length
+}
 
 const callFor = (
   client: OpenAiClient["Service"],
@@ -84,32 +165,70 @@ const callFor = (
     operation,
     model: request.model,
     stream: operation === "chat.stream",
+    inputTokens: tokensIn(request),
     maxOutputTokens: request.max_completion_tokens ?? request.max_tokens ?? undefined,
     deadline: options?.deadline,
-    tenant: options?.tenant
+    tenant: options?.tenant,
+    session: options?.session ?? request.prompt_cache_key ?? undefined,
+    replaySafe: options?.replaySafe
   })
 
-/** `chat.create`: the whole reply. */
-export const create = (client: OpenAiClient["Service"], resilience: Resilience.Resilience["Service"]) => {
-  const exchange = (request: Request) => {
-    const body = (model: string | undefined) => JSON.stringify({ ...request, model, stream: false })
+const decoder = new TextDecoder()
+
+/** `chat.create`: the whole reply, through guards and cache where there are any. */
+export const create = (
+  client: OpenAiClient["Service"],
+  resilience: Resilience.Resilience["Service"],
+  guards: Guards.Service = Guards.none,
+  cache: ResponseCache.Service = ResponseCache.none
+) => {
+  const bodyOf = (request: Guards.JsonObject) => (model: string | undefined) =>
+    JSON.stringify({ ...request, model, stream: false })
+
+  const read = (parsed: unknown): ChatCompletion | undefined => {
+    const json = isChatCompletion(parsed) ? parsed : withToolCallIds(parsed)
+    return isChatCompletion(json) ? json : undefined
+  }
+
+  const exchange = (request: Guards.JsonObject) => {
+    const body = bodyOf(request)
     return Effect.fnUntraced(function* (attempt: Resilience.Attempt) {
       const reply = yield* client.exchange(attempt, { method: "post", path: "/chat/completions", body })
-      const json = yield* parseJson(yield* readBytes(reply), reply, attempt)
-      if (isChatCompletion(json)) {
-        attempt.report({ usage: () => usageOf(json) })
-        return json
+      const bytes = yield* readBytes(reply)
+      const json = read(yield* parseJson(bytes, reply, attempt))
+      if (json === undefined) {
+        return yield* new LlmError.MalformedResponse({
+          ...attempt.context,
+          requestId: reply.requestId,
+          status: reply.status,
+          detail: "JSON that is not a chat completion"
+        })
       }
-      return yield* new LlmError.MalformedResponse({
-        ...attempt.context,
-        requestId: reply.requestId,
-        status: reply.status,
-        detail: "JSON that is not a chat completion"
-      })
+      attempt.report({ usage: () => usageOf(json) })
+      return { json, bytes, head: EventStream.headOf(attempt, reply) }
     })
   }
+
+  const direct = (call: Call.Call, request: Guards.JsonObject) =>
+    Effect.map(resilience.run(call, exchange(request)), ({ json }) => json)
+
+  const cached = Effect.fnUntraced(function* (call: Call.Call, request: Guards.JsonObject) {
+    let own: ChatCompletion | undefined
+    const reply = yield* cache.run({ call, body: bodyOf(request)(call.model) }, (shared) =>
+      Effect.map(resilience.run(shared, exchange(request)), ({ bytes, head, json }) => {
+        own = json
+        return { _tag: "Whole" as const, ...head, body: bytes, usage: () => usageOf(json) }
+      })
+    )
+    const json = own ?? (reply._tag === "Whole" ? read(JSON.parse(decoder.decode(reply.body))) : undefined)
+    return json ?? (yield* Effect.die(new Error("the cache gave another kind of reply than it was given")))
+  })
+
+  const run = cache === ResponseCache.none ? direct : cached
   return (request: Request, options?: CallOptions): Effect.Effect<ChatCompletion, LlmError.CallError> =>
-    Effect.scoped(resilience.run(callFor(client, "chat.create", request, options), exchange(request)))
+    Effect.scoped(
+      Guarded.whole(guards, callFor(client, "chat.create", request, options), { ...request }, run, textOf)
+    )
 }
 
 // ---------------------------------------------------------------------------
@@ -140,6 +259,7 @@ interface PendingChoice {
   content: string | null
   refusal: string | null
   finishReason: string | null
+  functionCall: { name: string; arguments: string } | undefined
   readonly toolCalls: Map<number, { id: string; name: string; type: string; arguments: string }>
 }
 
@@ -162,6 +282,11 @@ class Accumulator {
         choice.refusal = (choice.refusal ?? "") + delta.refusal
         events.push({ _tag: "Refusal", choice: index, text: delta.refusal })
       }
+      if (delta?.function_call) {
+        const call = (choice.functionCall ??= { name: "", arguments: "" })
+        call.name = call.name === "" ? (delta.function_call.name ?? "") : call.name
+        call.arguments += delta.function_call.arguments ?? ""
+      }
       for (const piece of delta?.tool_calls ?? []) {
         let call = choice.toolCalls.get(piece.index)
         if (call === undefined) {
@@ -170,7 +295,7 @@ class Accumulator {
         }
         if (piece.type) call.type = piece.type
         // Some servers repeat id and name with every piece: the first one counts.
-        const id = call.id === "" && piece.id ? piece.id : undefined
+        const id = call.id === "" ? piece.id || toolCallId(piece.index) : undefined
         const name = call.name === "" && piece.function?.name ? piece.function.name : undefined
         call.id = id ?? call.id
         call.name = name ?? call.name
@@ -208,6 +333,7 @@ class Accumulator {
           role: choice.role,
           content: choice.content,
           refusal: choice.refusal,
+          ...(choice.functionCall === undefined ? {} : { function_call: choice.functionCall }),
           ...(choice.toolCalls.size === 0
             ? {}
             : {
@@ -237,7 +363,14 @@ class Accumulator {
   private choice(index: number): PendingChoice {
     let choice = this.choices.get(index)
     if (choice === undefined) {
-      choice = { role: "assistant", content: null, refusal: null, finishReason: null, toolCalls: new Map() }
+      choice = {
+        role: "assistant",
+        content: null,
+        refusal: null,
+        finishReason: null,
+        functionCall: undefined,
+        toolCalls: new Map()
+      }
       this.choices.set(index, choice)
     }
     return choice
@@ -245,31 +378,50 @@ class Accumulator {
 }
 
 /** `chat.stream`: the reply as it is written. */
-export const stream = (client: OpenAiClient["Service"], resilience: Resilience.Resilience["Service"]) => {
+export const stream = (
+  client: OpenAiClient["Service"],
+  resilience: Resilience.Resilience["Service"],
+  policy: Rescue.Policy = Rescue.none,
+  guards: Guards.Service = Guards.none
+) => {
   const openStream = (
-    request: Request,
-    options: CallOptions | undefined
+    call: Call.Call,
+    request: Guards.JsonObject,
+    choices: number
   ): Effect.Effect<ChatStream.Opened, LlmError.CallError, Scope.Scope> => {
-    const body = (model: string | undefined) =>
-      JSON.stringify({ ...request, model, stream: true, stream_options: { include_usage: true } })
-    return resilience.run(callFor(client, "chat.stream", request, options), (attempt) =>
-      Effect.flatMap(client.exchange(attempt, { method: "post", path: "/chat/completions", body }), (reply) =>
-        ChatStream.open(attempt, reply, request.n ?? 1)
+    const body = (model: string | undefined, deployment: string) =>
+      JSON.stringify({
+        ...request,
+        model,
+        stream: true,
+        ...(client.streamUsage?.(deployment) === false ? {} : { stream_options: { include_usage: true } })
+      })
+    const ask = (attempt: Resilience.Attempt, sent: OpenAiRequest["body"], kept: boolean) =>
+      Effect.flatMap(
+        client.exchange(attempt, { method: "post", path: "/chat/completions", body: sent }),
+        (reply) => ChatStream.open(attempt, reply, choices, kept)
       )
-    )
+    return policy === Rescue.none
+      ? resilience.run(call, (attempt) =>
+          ask(attempt, (model) => body(model, attempt.call.deployment), false)
+        )
+      : RescuedStream.open({
+          policy,
+          resilience,
+          call,
+          body,
+          ask: (attempt, sent) => ask(attempt, () => sent, true)
+        })
   }
-  return (
-    request: Request,
-    options?: CallOptions
-  ): Stream.Stream<ChatEvent, LlmError.CallError | LlmError.StreamInterrupted> =>
+  const run = (call: Call.Call, request: Guards.JsonObject, choices: number) =>
     Stream.unwrap(
-      Effect.map(openStream(request, options), (opened) => {
+      Effect.map(openStream(call, request, choices), (opened) => {
         const accumulator = new Accumulator()
         let first: ChatStream.Step | undefined = opened.first
         let completed = false
         const pull: Effect.Effect<
           readonly [ChatEvent, ...Array<ChatEvent>],
-          LlmError.StreamInterrupted | Cause.Done
+          LlmError.StreamInterrupted | LlmError.BudgetExceeded | Cause.Done
         > = Effect.suspend(() => {
           if (completed) return Cause.done()
           if (first !== undefined) {
@@ -283,7 +435,7 @@ export const stream = (client: OpenAiClient["Service"], resilience: Resilience.R
           const events: Array<ChatEvent> = []
           if (step === undefined) {
             completed = true
-            const reply = accumulator.reply(request.model)
+            const reply = accumulator.reply(call.model ?? "")
             if (reply !== undefined) events.push({ _tag: "Completed", reply })
           } else {
             for (const chunk of step.chunks) accumulator.accept(chunk, events)
@@ -293,5 +445,16 @@ export const stream = (client: OpenAiClient["Service"], resilience: Resilience.R
         }
         return Stream.fromPull(Effect.succeed(pull))
       })
+    )
+  return (
+    request: Request,
+    options?: CallOptions
+  ): Stream.Stream<ChatEvent, LlmError.CallError | LlmError.StreamInterrupted> =>
+    Guarded.streamed(
+      guards,
+      callFor(client, "chat.stream", request, options),
+      { ...request },
+      (call, body) => run(call, body, request.n ?? 1),
+      (event) => (event._tag === "Completed" ? textOf(event.reply) : undefined)
     )
 }

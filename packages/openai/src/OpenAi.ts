@@ -28,16 +28,33 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import { type LlmError, Resilience, ResponseCache } from "@llm/core"
+import { Guards, type LlmError, Rescue, Resilience, ResponseCache } from "@llm/core"
+import * as Audio from "./Audio.ts"
+import * as Batches from "./Batches.ts"
 import * as ChatCompletions from "./ChatCompletions.ts"
+import * as Conversations from "./Conversations.ts"
+import { CreationJournal } from "./CreationJournal.ts"
+import * as Embeddings from "./Embeddings.ts"
+import * as Files from "./Files.ts"
+import * as Images from "./Images.ts"
 import * as Models from "./Models.ts"
+import * as Moderations from "./Moderations.ts"
 import * as OpenAiClient from "./OpenAiClient.ts"
 import * as Passthrough from "./Passthrough.ts"
+import * as Responses from "./Responses.ts"
+import * as Uploads from "./Uploads.ts"
+import * as VectorStoreBuilder from "./VectorStoreBuilder.ts"
+import * as VectorStores from "./VectorStores.ts"
+import * as VectorStoreSweep from "./VectorStoreSweep.ts"
 
 /** The operations. */
 export class OpenAi extends Context.Service<
   OpenAi,
   {
+    /** Sound to text, and text to sound. */
+    readonly audio: Audio.Audio
+    /** Many requests at half the price, answered within a day. */
+    readonly batches: Batches.Batches
     readonly chat: {
       /** The whole reply. */
       readonly create: (
@@ -50,10 +67,46 @@ export class OpenAi extends Context.Service<
         options?: ChatCompletions.CallOptions
       ) => Stream.Stream<ChatCompletions.ChatEvent, LlmError.CallError | LlmError.StreamInterrupted>
     }
+    /** What was said, kept by OpenAI. */
+    readonly conversations: Conversations.Conversations
+    readonly embeddings: {
+      /** The vectors of any number of texts, in their order. */
+      readonly create: (
+        request: Embeddings.Request,
+        options?: Embeddings.CallOptions
+      ) => Effect.Effect<Embeddings.Embeddings, LlmError.CallError>
+    }
+    /** Uploaded files. */
+    readonly files: Files.Files
+    /** Pictures, drawn, changed and varied. */
+    readonly images: ReturnType<typeof Images.make>
     readonly models: {
       /** All models that the key may use. */
-      readonly list: () => Effect.Effect<ReadonlyArray<Models.Model>, LlmError.CallError>
+      readonly list: (
+        options?: Models.CallOptions
+      ) => Effect.Effect<ReadonlyArray<Models.Model>, LlmError.CallError>
+      /** One of them; fails with `ModelNotFound` where there is none of that name. */
+      readonly retrieve: (
+        name: string,
+        options?: Models.CallOptions
+      ) => Effect.Effect<Models.Model, LlmError.CallError>
     }
+    readonly moderations: {
+      /** What is thought of texts and pictures, in their order. */
+      readonly create: (
+        request: Moderations.Request,
+        options?: Moderations.CallOptions
+      ) => Effect.Effect<Moderations.Moderations, LlmError.CallError>
+    }
+    /** Large files, in parts. */
+    readonly uploads: Uploads.Uploads
+    /** Files that can be searched; what is made is noted in the `CreationJournal` that is provided. */
+    readonly vectorStores: VectorStores.VectorStores &
+      VectorStoreBuilder.VectorStoreBuilder & {
+        /** Deletes expired stores and the files that were only in them; a dry run unless told. */
+        readonly sweep: ReturnType<typeof VectorStoreSweep.sweep>
+      }
+    readonly responses: Responses.Responses
     /** Any request as bytes, for a gateway. */
     readonly raw: (
       request: Passthrough.RawRequest
@@ -62,15 +115,32 @@ export class OpenAi extends Context.Service<
 >()("@llm/openai/OpenAi") {}
 
 const make = Effect.gen(function* () {
-  const client = yield* OpenAiClient.OpenAiClient
+  const client = Models.warning(yield* OpenAiClient.OpenAiClient)
   const resilience = yield* Resilience.Resilience
+  const rescue = yield* Rescue.Rescue
+  const guards = yield* Guards.Guards
+  const cache = yield* ResponseCache.ResponseCache
   return OpenAi.of({
+    audio: Audio.make(client, resilience),
+    batches: Batches.make(client, resilience),
     chat: {
-      create: ChatCompletions.create(client, resilience),
-      stream: ChatCompletions.stream(client, resilience)
+      create: ChatCompletions.create(client, resilience, guards, cache),
+      stream: ChatCompletions.stream(client, resilience, rescue, guards)
     },
-    models: { list: Models.list(client, resilience) },
-    raw: Passthrough.send(client, resilience, yield* ResponseCache.ResponseCache)
+    conversations: Conversations.make(client, resilience),
+    embeddings: { create: Embeddings.create(client, resilience) },
+    files: Files.make(client, resilience),
+    images: Images.make(client, resilience),
+    models: { list: Models.list(client, resilience), retrieve: Models.retrieve(client, resilience) },
+    moderations: { create: Moderations.create(client, resilience) },
+    uploads: Uploads.make(client, resilience),
+    vectorStores: {
+      ...VectorStores.make(client, resilience),
+      ...VectorStoreBuilder.make(client, resilience, yield* CreationJournal),
+      sweep: VectorStoreSweep.sweep(client, resilience)
+    },
+    responses: Responses.make(client, resilience),
+    raw: Passthrough.send(client, resilience, cache, rescue)
   })
 })
 

@@ -21,9 +21,11 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { ErrorResponse, LlmError, Redaction, type Call, type Resilience } from "@llm/core"
 import OpenAI from "openai"
+import { BodyStream, type Pieces } from "./internal/bodyStream.ts"
+import { SourceFailed } from "./internal/content.ts"
 import { withRequestId } from "./internal/context.ts"
 import { type ByteSource, type HeaderRecord, makePool, type Pool } from "./internal/pool.ts"
-import { type Kind, RequestBuilder } from "./internal/requestBuilder.ts"
+import { type Kind, type Method, RequestBuilder } from "./internal/requestBuilder.ts"
 
 /** Where calls go and in whose name. */
 export interface Options {
@@ -36,15 +38,24 @@ export interface Options {
   readonly provider?: string | undefined
   /** Which of the provider's endpoints this is; `default` unless told. */
   readonly deployment?: string | undefined
+  /** Added to every URL, such as Azure's `api-version`. */
+  readonly query?: Readonly<Record<string, string>> | undefined
+  /** How the key is sent: as `Authorization: Bearer`, which it is unless told, or as Azure's `api-key`. */
+  readonly authorization?: "bearer" | "api-key" | undefined
+  /** Whether the server takes `stream_options`, by which a stream tells its usage; it does unless told. */
+  readonly streamUsage?: boolean | undefined
 }
 
 /** One HTTP request. */
 export interface Request {
-  readonly method: "get" | "post" | "delete"
+  readonly method: Method
   /** Below the base URL, such as `/chat/completions`. */
   readonly path: string
-  /** JSON as text or bytes, for the model as the deployment of the attempt calls it; sent as it is. */
-  readonly body?: ((model: string | undefined) => string | Uint8Array) | undefined
+  /**
+   * For the model as the deployment of the attempt calls it, and made anew for each attempt: JSON as text or
+   * bytes, sent as it is; or pieces, read while they are sent, whose type and length are in `headers`.
+   */
+  readonly body?: ((model: string | undefined) => string | Uint8Array | Pieces) | undefined
   /** Sent along; the SDK's own headers and the key are added. */
   readonly headers?: Readonly<Record<string, string>> | undefined
 }
@@ -79,6 +90,8 @@ export class OpenAiClient extends Context.Service<
   {
     readonly provider: string
     readonly deployment: string
+    /** Whether a deployment takes `stream_options`; without it all do. */
+    readonly streamUsage?: ((deployment: string) => boolean) | undefined
     /** Makes one exchange; the connection is given up when the scope closes before the body's end. */
     readonly exchange: (
       attempt: Resilience.Attempt,
@@ -137,6 +150,20 @@ const connectionError = (
     detail: Redaction.redact(messageOf(error), 200)
   })
 }
+
+/** What went wrong before a reply came: the connection did, or what should have been sent. */
+const sendError = (
+  error: unknown,
+  sent: boolean,
+  attempt: Resilience.Attempt
+): LlmError.TransportError | LlmError.InvalidRequest =>
+  error instanceof SourceFailed
+    ? new LlmError.InvalidRequest({
+        ...attempt.context,
+        param: "file",
+        detail: `the file was not sent whole: ${error.message}`
+      })
+    : connectionError(error, sent, attempt)
 
 /** The most of an error body that is read: more says no more. */
 const errorBodyLimit = 64 * 1024
@@ -278,6 +305,10 @@ const connect = Effect.fnUntraced(function* (options: Options) {
       baseURL: options.baseUrl ?? "https://api.openai.com/v1",
       organization: options.organization ?? null,
       project: options.project ?? null,
+      defaultQuery: { ...options.query },
+      ...(options.authorization === "api-key"
+        ? { defaultHeaders: { authorization: null, "api-key": Redacted.value(options.apiKey) } }
+        : {}),
       maxRetries: 0,
       logLevel: "off"
     })
@@ -288,18 +319,25 @@ const connect = Effect.fnUntraced(function* (options: Options) {
     request: Request
   ): Effect.Effect<Reply, LlmError.ExchangeError, Scope.Scope> => {
     const body = request.body === undefined ? null : request.body(attempt.call.model)
+    // Opened when it is sent, and closed with the exchange: undici leaves one alone that it never began.
+    let upload: BodyStream | undefined
     let source: ByteSource | undefined
-    const giveUp = () => source?.cancel()
+    const giveUp = () => {
+      source?.cancel()
+      upload?.destroy()
+    }
     const send = (kind: Kind): Effect.Effect<Reply, LlmError.ExchangeError> =>
       Effect.callback((resume) => {
         // A clock that runs out after commitment has no fiber to interrupt: it ends the reading.
         if (attempt.call.stream) attempt.signal.addEventListener("abort", giveUp, { once: true })
         pool ??= makePool({ connectTimeout: attempt.limits.connect })
+        const whole = body === null || typeof body === "string" || body instanceof Uint8Array
         const opened = pool.exchange(
           kind,
           headersOf(kind, request, attempt),
-          body,
+          whole ? body : (upload ??= new BodyStream(body, attempt)),
           (status, headers) => {
+            upload?.release()
             const reply = makeReply(status, headers, opened, attempt)
             attempt.observe(reply.header)
             resume(
@@ -308,7 +346,7 @@ const connect = Effect.fnUntraced(function* (options: Options) {
                 : Effect.flatMap(failureOf(reply, attempt), (error) => Effect.fail(error))
             )
           },
-          ({ cause, sent }) => resume(Effect.fail(connectionError(cause, sent, attempt)))
+          ({ cause, sent }) => resume(Effect.fail(sendError(cause, sent, attempt)))
         )
         source = opened
       })
@@ -336,6 +374,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   return OpenAiClient.of({
     provider: options.provider ?? "openai",
     deployment: options.deployment ?? "default",
+    streamUsage: () => options.streamUsage ?? true,
     exchange: yield* connect(options)
   })
 })
@@ -346,6 +385,9 @@ export const make = Effect.fnUntraced(function* (options: Options) {
  */
 export const makeDeployments = Effect.fnUntraced(function* (deployments: Deployments) {
   const [first] = deployments
+  const withoutUsage = new Set(
+    deployments.filter(({ streamUsage }) => streamUsage === false).map(({ deployment }) => deployment)
+  )
   const exchanges = new Map(
     yield* Effect.forEach(deployments, (options) =>
       Effect.map(connect(options), (exchange) => [options.deployment, exchange] as const)
@@ -354,6 +396,7 @@ export const makeDeployments = Effect.fnUntraced(function* (deployments: Deploym
   return OpenAiClient.of({
     provider: first.provider ?? "openai",
     deployment: first.deployment,
+    streamUsage: (deployment) => !withoutUsage.has(deployment),
     exchange: (attempt, request) => {
       const exchange = exchanges.get(attempt.call.deployment)
       return exchange === undefined

@@ -5,87 +5,277 @@
  * The body goes out and comes back untouched. It is read along the way only to know what a policy must
  * know: that a reply is JSON, that a stream is whole, what was used.
  */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import { type Call, type LlmError, type Resilience, ResponseCache, Usage } from "@llm/core"
+import * as Stream from "effect/Stream"
+import {
+  type Call,
+  ErrorResponse,
+  type LlmError,
+  Rescue,
+  type Resilience,
+  ResponseCache,
+  Usage
+} from "@llm/core"
+import * as ByteReply from "./internal/byteReply.ts"
+import { SourceFailed } from "./internal/content.ts"
+import { withRequestId } from "./internal/context.ts"
 import { withModel } from "./internal/modelName.ts"
 import * as ChatStream from "./internal/chatStream.ts"
-import { callOf, type OpenAiClient, parseJson, readBytes, type Request } from "./OpenAiClient.ts"
+import * as EventStream from "./internal/eventStream.ts"
+import { Once } from "./internal/once.ts"
+import * as PlainStream from "./internal/plainStream.ts"
+import * as RescuedStream from "./internal/rescue.ts"
+import * as ResponseStream from "./internal/responseStream.ts"
+import { callOf, type OpenAiClient, parseJson, readBytes, type Reply, type Request } from "./OpenAiClient.ts"
 
 /** Where a relayed stream goes. */
 export type Sink = ResponseCache.Sink
 
+/** What the policies may know of a request besides its operation, model and kind. */
+type What = Pick<
+  Call.Call,
+  "deadline" | "tenant" | "keyId" | "session" | "inputTokens" | "maxOutputTokens" | "replaySafe"
+>
+
+/** A body that is read while it is sent, and once: no other attempt follows one that has begun to read it. */
+export interface Upload {
+  /** In bytes; absent where nobody knows it before its end. */
+  readonly size: number | undefined
+  /** Of the whole body, such as a form's with its boundary. */
+  readonly contentType: string
+  readonly stream: Stream.Stream<Uint8Array, unknown>
+}
+
+/** How a stream says that it is an answer, and that it is whole. `sse` stands for any other. */
+export type Protocol = "chat" | "responses" | "sse"
+
 /** A request to relay. */
-export interface RawRequest extends Omit<Request, "body"> {
+export interface RawRequest extends Omit<Request, "body">, What {
   /** JSON as text or bytes; sent as it is, but for the model where a deployment calls it otherwise. */
-  readonly body?: string | Uint8Array | undefined
+  readonly body?: string | Uint8Array | Upload | undefined
   /** Dotted name of the operation, such as `chat.create`. */
   readonly operation: string
   readonly model?: string | undefined
   readonly stream: boolean
+  /**
+   * `json` unless told. With `bytes` the reply's own type decides: JSON is read, events are events, and anything
+   * else is relayed as it comes.
+   */
+  readonly reply?: "json" | "bytes" | undefined
+  /** Names the call in ledgers and traces; the pipe names one that has none. */
+  readonly id?: string | undefined
+  /** Whether equal requests may be given one reply; they may unless told. */
+  readonly cached?: boolean | undefined
+  /** What its stream speaks; told by the operation's name unless told here. */
+  readonly protocol?: Protocol | undefined
   /** How many choices were asked for (`n`); 1 unless told. */
   readonly choices?: number | undefined
-  readonly deadline?: number | undefined
-  readonly tenant?: string | undefined
 }
 
 /** A reply to relay: a whole body, or whole events as they come; and where it came from. */
-export type RawReply = ResponseCache.Reply
+export type RawReply = ResponseCache.Reply & {
+  /** The call as its deployment was asked; `undefined` where the reply was there already, or is another's. */
+  readonly call: Call.Call | undefined
+}
 
 const usageIn = (json: unknown): Usage.Usage | undefined =>
   typeof json === "object" && json !== null && "usage" in json ? Usage.fromWire(json.usage) : undefined
 
-const bodyOf = ({ body, model: asked }: RawRequest): Request["body"] =>
-  body === undefined
-    ? undefined
-    : (model) => (model === undefined || model === asked ? body : withModel(body, model))
+/** A body that is held. */
+type Plain = string | Uint8Array
+
+const isPlain = (body: RawRequest["body"]): body is Plain =>
+  typeof body === "string" || body instanceof Uint8Array
+
+/** A body for the model as a deployment calls it. */
+const bodyFor =
+  ({ model: asked }: RawRequest, body: Plain) =>
+  (model: string | undefined): string | Uint8Array =>
+    model === undefined || model === asked ? body : withModel(body, model)
+
+const protocolOf = ({ operation, protocol }: RawRequest): Protocol =>
+  protocol ??
+  (operation.startsWith("chat.") ? "chat" : operation.startsWith("responses.") ? "responses" : "sse")
+
+/** Reads a streamed reply up to its first meaningful event. */
+const openStream = (
+  request: RawRequest,
+  attempt: Resilience.Attempt,
+  reply: Reply
+): Effect.Effect<Pick<EventStream.Opened<unknown>, "head" | "relay">, LlmError.ExchangeError> => {
+  switch (protocolOf(request)) {
+    case "chat":
+      return ChatStream.open(attempt, reply, request.choices ?? 1)
+    case "responses":
+      return ResponseStream.open(attempt, reply)
+    case "sse":
+      return PlainStream.open(attempt, reply)
+  }
+}
+
+const isFailedResponse = Schema.is(
+  Schema.Struct({
+    object: Schema.Literal("response"),
+    status: Schema.Literal("failed"),
+    error: Schema.optional(Schema.Unknown)
+  })
+)
+
+const isCreation = ({ method, path }: RawRequest): boolean => method === "post" && path === "/responses"
+
+const readStateful = Schema.decodeUnknownOption(
+  Schema.fromJsonString(
+    Schema.Struct({
+      background: Schema.optional(Schema.Unknown),
+      conversation: Schema.optional(Schema.Unknown)
+    })
+  )
+)
+
+/** Asked twice, it is not the same: it adds to a conversation, or is answered before it is done. */
+const isStateful = (request: RawRequest, body: string | Uint8Array): boolean => {
+  if (protocolOf(request) !== "responses") return false
+  if (!isCreation(request)) return true
+  const asked = readStateful(typeof body === "string" ? body : new TextDecoder().decode(body))
+  return (
+    asked._tag === "Some" &&
+    (asked.value.background === true ||
+      (asked.value.conversation !== undefined && asked.value.conversation !== null))
+  )
+}
+
+const eventsOf = ({
+  head,
+  relay
+}: Pick<EventStream.Opened<unknown>, "head" | "relay">): ResponseCache.Produced => ({
+  _tag: "Events",
+  ...head,
+  relay
+})
 
 /** What came from upstream itself. */
-const fresh = (produced: ResponseCache.Produced): RawReply => ({
+const fresh = (produced: ResponseCache.Produced): ResponseCache.Reply => ({
   ...produced,
   outcome: "bypass",
   age: undefined
 })
 
+/** What a body that is not JSON says of itself. */
+const headersOf = ({ body, headers }: RawRequest): Request["headers"] =>
+  body === undefined || isPlain(body)
+    ? headers
+    : {
+        ...headers,
+        "content-type": body.contentType,
+        ...(body.size === undefined ? {} : { "content-length": String(body.size) })
+      }
+
+const piecesOf = ({ stream }: Upload, once: Once | undefined): Stream.Stream<Uint8Array, SourceFailed> =>
+  Stream.suspend(() => {
+    once?.begin()
+    return Stream.catchCause(stream, (cause) =>
+      Stream.fail(new SourceFailed({ message: "it could not be read", cause: Cause.squash(cause) }))
+    )
+  })
+
 /** Relays one request; through the cache where there is one and the request has a body. */
 export const send = (
   client: OpenAiClient["Service"],
   resilience: Resilience.Resilience["Service"],
-  cache: ResponseCache.Service
+  cache: ResponseCache.Service,
+  policy: Rescue.Policy = Rescue.none
 ) => {
-  const produce = (request: RawRequest) => {
+  const produce = (request: RawRequest, answeredBy: (call: Call.Call) => void) => {
+    const { body } = request
+    const once = body === undefined || isPlain(body) ? undefined : new Once()
+    const sent: Request = {
+      ...request,
+      headers: headersOf(request),
+      body:
+        body === undefined
+          ? undefined
+          : isPlain(body)
+            ? bodyFor(request, body)
+            : () => ({ size: body.size, pieces: piecesOf(body, once) })
+    }
     const exchange = Effect.fnUntraced(function* (
       attempt: Resilience.Attempt
     ): Effect.fn.Return<ResponseCache.Produced, LlmError.ExchangeError, Scope.Scope> {
-      const reply = yield* client.exchange(attempt, { ...request, body: bodyOf(request) })
-      const head = {
-        status: reply.status,
-        requestId: reply.requestId,
-        headers: reply.headers,
-        attempts: attempt.number
+      answeredBy(attempt.call)
+      const reply = yield* client.exchange(attempt, sent)
+      if (request.stream) return eventsOf(yield* openStream(request, attempt, reply))
+      if (request.reply === "bytes") {
+        const type = reply.header("content-type") ?? ""
+        if (/^text\/event-stream\b/iu.test(type)) return eventsOf(yield* openStream(request, attempt, reply))
+        if (!/^application\/json\b/iu.test(type)) {
+          const relay = yield* ByteReply.open(attempt, reply)
+          return eventsOf({ head: EventStream.headOf(attempt, reply), relay })
+        }
       }
-      if (!request.stream) {
-        const body = yield* readBytes(reply)
-        const json = yield* parseJson(body, reply, attempt)
-        const usage = () => usageIn(json)
-        attempt.report({ usage })
-        return { _tag: "Whole", ...head, body, usage }
+      const bytes = yield* readBytes(reply)
+      const json = yield* parseJson(bytes, reply, attempt)
+      const usage = () => usageIn(json)
+      if (isCreation(request) && isFailedResponse(json)) {
+        const now = yield* Clock.currentTimeMillis
+        const context = withRequestId(attempt.context, reply.requestId)
+        const error = ErrorResponse.fromEvent({ error: json.error }, now, context)
+        attempt.report({ error, usage })
+        return yield* error
       }
-      const opened = yield* ChatStream.open(attempt, reply, request.choices ?? 1)
-      return { _tag: "Events", ...head, relay: opened.relay }
+      attempt.report({ usage })
+      return { _tag: "Whole", ...EventStream.headOf(attempt, reply), body: bytes, usage }
     })
-    return (call: Call.Call) => resilience.run(call, exchange)
+    if (once !== undefined) {
+      return (call: Call.Call) => resilience.run(call, (attempt) => once.exchange(attempt, exchange(attempt)))
+    }
+    if (policy === Rescue.none || !request.stream || request.path !== "/chat/completions" || !isPlain(body)) {
+      return (call: Call.Call) => resilience.run(call, exchange)
+    }
+    return (call: Call.Call) =>
+      Effect.map(
+        RescuedStream.open({
+          policy,
+          resilience,
+          call,
+          body: bodyFor(request, body),
+          ask: (attempt, asked) => {
+            answeredBy(attempt.call)
+            return Effect.flatMap(client.exchange(attempt, { ...sent, body: () => asked }), (reply) =>
+              ChatStream.open(attempt, reply, request.choices ?? 1, true)
+            )
+          }
+        }),
+        eventsOf
+      )
   }
   return (request: RawRequest): Effect.Effect<RawReply, LlmError.CallError, Scope.Scope> => {
     const call = callOf(client, {
+      id: request.id,
       operation: request.operation,
       model: request.model,
-      stream: request.stream,
+      // Bytes are given out as they come: the call lasts as long as they do.
+      stream: request.stream || request.reply === "bytes",
+      replaySafe: request.replaySafe,
       deadline: request.deadline,
-      tenant: request.tenant
+      tenant: request.tenant,
+      keyId: request.keyId,
+      session: request.session,
+      inputTokens: request.inputTokens,
+      maxOutputTokens: request.maxOutputTokens
     })
-    return cache === ResponseCache.none || request.body === undefined
-      ? Effect.map(produce(request)(call), fresh)
-      : cache.run({ call, body: request.body }, produce(request))
+    let asked: Call.Call | undefined
+    const produced = produce(request, (answering) => {
+      asked = answering
+    })
+    const { body, cached = true } = request
+    const reply =
+      cache === ResponseCache.none || !cached || !isPlain(body) || isStateful(request, body)
+        ? Effect.map(produced(call), fresh)
+        : cache.run({ call, body }, produced)
+    return Effect.map(reply, (answer) => ({ ...answer, call: asked }))
   }
 }

@@ -72,6 +72,7 @@ const relay = (
       waiting: () => undefined,
       received: () => undefined,
       observe: () => undefined,
+      progress: () => undefined,
       report: (outcome) => void reports.push({ ...outcome, usage: outcome.usage?.() })
     }
     const given: Array<Uint8Array> = []
@@ -546,6 +547,44 @@ describe("tool calls", () => {
           [undefined, undefined]
         ]
       )
+    })
+  )
+
+  it.effect("get an id by their index where the server gives none, and keep it", () =>
+    Effect.gen(function* () {
+      const result = yield* read(
+        role() +
+          piece(0, { function: { name: "find", arguments: "{" } }) +
+          piece(1, { id: "", function: { name: "open", arguments: "{}" } }) +
+          piece(0, { id: "late", function: { arguments: "}" } }) +
+          finish("tool_calls") +
+          done
+      )
+      assert.deepStrictEqual(
+        replyOf(result).choices[0].message.tool_calls?.map(({ id }) => id),
+        ["call_0", "call_1"]
+      )
+      assert.deepStrictEqual(
+        result.events.flatMap((one) => (one._tag === "ToolCall" ? [one.id] : [])),
+        ["call_0", "call_1", undefined]
+      )
+    })
+  )
+
+  it.effect("of the old kind are put together as well", () =>
+    Effect.gen(function* () {
+      const result = yield* read(
+        role() +
+          delta({ function_call: { name: "find", arguments: "" } }) +
+          delta({ function_call: { arguments: '{"a":' } }) +
+          delta({ function_call: { arguments: "1}" } }) +
+          finish("function_call") +
+          done
+      )
+      const [choice] = replyOf(result).choices
+      assert.strictEqual(choice.finish_reason, "function_call")
+      assert.deepStrictEqual(choice.message.function_call, { name: "find", arguments: '{"a":1}' })
+      assert.notProperty(choice.message, "tool_calls")
     })
   )
 

@@ -4,12 +4,13 @@ import { CircuitBreaker, Backoff, Resilience, RetryBudget, Router, Timeouts } fr
 import { OpenAi } from "@llm/openai"
 import { Scenario, Simulator } from "@llm/simulator"
 import { Cause, Effect, Layer, Redacted, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import { withModel } from "../src/internal/modelName.ts"
 import { question } from "./support/Upstream.ts"
 
 /** `east` is asked first; `west` calls the model otherwise. */
-const both = Effect.gen(function* () {
+const pair = Effect.fnUntraced(function* (circuit: CircuitBreaker.ConsecutiveOptions) {
   const east = yield* Simulator.make()
   const west = yield* Simulator.make()
   const router = Router.layer({
@@ -18,7 +19,7 @@ const both = Effect.gen(function* () {
       { name: "west", models: { "gpt-6-luna": "luna-west" } }
     ]
   })
-  const breaker = CircuitBreaker.layerConsecutive({ failures: 2, openFor: "1 hour" })
+  const breaker = CircuitBreaker.layerConsecutive(circuit)
   const policies = Resilience.layer.pipe(
     Layer.provide([Backoff.layerNone, RetryBudget.layerNone, Timeouts.layer(), router]),
     Layer.provide(breaker)
@@ -34,6 +35,8 @@ const both = Effect.gen(function* () {
     openai: yield* Effect.map(Layer.build(openai), (context) => Effect.provide(OpenAi.OpenAi, context))
   }
 })
+
+const both = pair({ failures: 2, openFor: "1 hour" })
 
 describe("deployments", () => {
   it.live("a call that fails on the first is answered by the second, under its name for the model", () =>
@@ -106,6 +109,36 @@ describe("deployments", () => {
       })
       const [entry] = yield* west.journal.entries
       assert.deepInclude(entry?.body, { model: "luna-west", metadata: { model: "gpt-6-luna" } })
+    })
+  )
+})
+
+describe("a primary that is down for a minute", () => {
+  it.effect("its fallback serves, it is probed, and returned to within thirty seconds of its recovery", () =>
+    Effect.gen(function* () {
+      const { east, openai, west } = yield* pair({ failures: 2, openFor: "10 seconds" })
+      const { chat } = yield* openai
+      yield* east.script(Scenario.always("status:503"))
+      const served: Array<{ readonly at: number; readonly by: string }> = []
+      for (let call = 0; call < 20; call++) {
+        const at = call * 4000
+        if (at === 60_000) yield* east.script(Scenario.none)
+        const reply = yield* chat.create(question())
+        served.push({ at, by: reply.model === "luna-west" ? "west" : "east" })
+        yield* TestClock.adjust("4 seconds")
+      }
+      const down = served.filter(({ at }) => at < 60_000)
+      assert.lengthOf(down, 15)
+      assert.isTrue(down.every(({ by }) => by === "west"))
+      const returned = served.find(({ by }) => by === "east")
+      assert.isDefined(returned)
+      assert.isAtMost(returned.at, 90_000)
+      assert.isTrue(served.every(({ at, by }) => at < returned.at || by === "east"))
+      // Two failures open the circuit; from then on one probe in ten seconds, and no other call.
+      const probes = (yield* east.journal.entries).length - served.filter(({ by }) => by === "east").length
+      assert.isAtLeast(probes, 4)
+      assert.isAtMost(probes, 2 + 60 / 10)
+      assert.lengthOf(yield* west.journal.entries, served.filter(({ by }) => by === "west").length)
     })
   )
 })

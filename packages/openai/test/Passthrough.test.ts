@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Queue, Schema } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Layer, Queue, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { Socket } from "node:net"
-import { CircuitBreaker, type LlmError } from "@llm/core"
+import { CircuitBreaker, type LlmError, ResponseCache } from "@llm/core"
 import { OpenAi, type Passthrough } from "@llm/openai"
 import { Scenario, Simulator } from "@llm/simulator"
 import * as RawServer from "./support/RawServer.ts"
@@ -66,7 +66,7 @@ describe("a whole reply", () => {
   it.live("comes as it was sent, with status, headers and usage", () =>
     Effect.gen(function* () {
       const { journal } = yield* Simulator.Simulator
-      const request = requestFor({ x_echo: { __proto__x: [1e21, "é🙂"] }, x_unknown: 1 })
+      const request = requestFor({ x_echo: { __proto__x: [1e21, "é🙂"] } })
       const { bytes, reply } = yield* relayed(request)
       assert.deepStrictEqual(bytes, yield* direct(request))
       assert.strictEqual(reply.status, 200)
@@ -136,7 +136,7 @@ describe("a whole reply", () => {
         assert.strictEqual(bytes.toString(), '{"object":"new","usage":null}')
         assert.isUndefined(reply._tag === "Whole" ? reply.usage() : "not whole")
         const error = yield* Effect.flip(relayed(requestFor({})))
-        assert.deepInclude({ ...error }, { _tag: "MalformedResponse", attempts: allAttempts })
+        assert.deepInclude({ ...error }, { _tag: "MalformedResponse", attempts: 2 })
       }).pipe(Effect.provide(Upstream.at(server.url)))
     })
   )
@@ -147,7 +147,7 @@ describe("a whole reply", () => {
     ["error-200", "ServerError", allAttempts],
     ["truncated-body", "ConnectionFailed", allAttempts],
     ["reset:headers", "ConnectionFailed", allAttempts],
-    ["html", "MalformedResponse", allAttempts]
+    ["html", "MalformedResponse", 2]
   ] as const)("fails as a typed call does: %s", ([fault, tag, attempts]) =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(relayed(requestFor({}, `gpt-6-luna+fault=${fault}`)))
@@ -301,7 +301,7 @@ describe("a stream", () => {
     ["error-event:0;code=insufficient_quota;nested", "QuotaExhausted", 1],
     ["error-event:0;code=server_is_overloaded;flat", "Overloaded", allAttempts],
     ["status:429;too-large", "RequestTooLarge", 1],
-    ["html", "MalformedResponse", allAttempts]
+    ["html", "MalformedResponse", 2]
   ] as const)("gives out nothing before it is an answer: %s", ([fault, tag, attempts]) =>
     Effect.gen(function* () {
       const sink = Sinks.collecting()
@@ -377,5 +377,227 @@ describe("a stream", () => {
       assert.isTrue(Exit.isFailure(exit) && Cause.squash(exit.cause) === broken)
       yield* journal.awaitIdle
     }).pipe(Effect.provide(Upstream.simulated({ simulator: { eventsPerWrite: 1 } })))
+  )
+})
+
+describe("a response", () => {
+  const responseFor = (body: object = {}, model = "gpt-6-luna"): Passthrough.RawRequest => ({
+    operation: "stream" in body ? "responses.stream" : "responses.create",
+    method: "post",
+    path: "/responses",
+    model,
+    stream: "stream" in body,
+    body: JSON.stringify({ model, input: "Why is the sky blue?", ...body })
+  })
+  const streamedResponse = (model?: string) => responseFor({ stream: true }, model)
+
+  /** Ids are another each time. */
+  const anonymous = (bytes: Buffer) => bytes.toString().replaceAll(/[0-9a-f]{48}/gu, "…")
+
+  it.live.each([
+    "",
+    "+tokens=500",
+    "+fault=split:1",
+    "+fault=split:5,chunked:cr,bom,ping:2",
+    "+fault=chunked:crlf,no-blank-line",
+    "+fault=length",
+    "+fault=refusal"
+  ])("comes as it was sent, with its usage: %s", (directive) =>
+    Effect.gen(function* () {
+      const request = streamedResponse(`gpt-6-luna${directive}`)
+      const expected = yield* direct(request)
+      const sink = Sinks.collecting((write) => write % 2 === 0)
+      const usage = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const reply = yield* (yield* OpenAi.OpenAi).raw(request)
+          return reply._tag === "Events" ? yield* reply.relay(sink) : undefined
+        })
+      )
+      assert.strictEqual(anonymous(Buffer.from(sink.bytes())), anonymous(expected))
+      assert.isAbove(usage?.outputTokens ?? 0, 0)
+      assert.strictEqual(sink.unwelcome(), 0)
+    }).pipe(Effect.provide(Upstream.simulated({ simulator: { eventsPerWrite: 1 } })))
+  )
+
+  it.live.each([
+    ["cut:0", "ConnectionFailed", allAttempts],
+    ["error-event:0;code=insufficient_quota;nested", "QuotaExhausted", 1],
+    ["html", "MalformedResponse", 2]
+  ] as const)("gives out nothing before it is an answer: %s", ([fault, tag, attempts]) =>
+    Effect.gen(function* () {
+      const sink = Sinks.collecting()
+      const error = yield* Effect.flip(relayed(streamedResponse(`gpt-6-luna+fault=${fault}`), sink))
+      assert.deepInclude({ ...error }, { _tag: tag, attempts })
+      assert.strictEqual(sink.writes(), 0)
+    }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
+  it.live.each([
+    ["cut:40", "closed"],
+    ["reset:40", "reset"],
+    ["error-event:40", "error"],
+    ["failed", "error"],
+    ["bad-json:40", "error"]
+  ] as const)("that breaks off ends with whole events and a typed error: %s", ([fault, reason]) =>
+    Effect.gen(function* () {
+      const sink = Sinks.collecting()
+      const error = yield* Effect.flip(relayed(streamedResponse(`gpt-6-luna+fault=${fault}+tokens=80`), sink))
+      assert.deepInclude({ ...error }, { _tag: "StreamInterrupted", reason, attempts: 1 })
+      const sent = Buffer.from(sink.bytes()).toString()
+      assert.isTrue(sent.endsWith("\n\n"))
+      assert.notInclude(sent, "event: error")
+      assert.notInclude(sent, "event: response.failed")
+      assert.notInclude(sent, "event: response.completed")
+      assert.include(sent, "event: response.output_text.delta")
+    }).pipe(Effect.provide(Upstream.simulated({ simulator: { eventsPerWrite: 1 } })))
+  )
+
+  it.live("that has failed is the error that it tells; one that is looked at is given as it is", () =>
+    Effect.gen(function* () {
+      const failed = { object: "response", status: "failed", error: { code: "server_error", message: "x" } }
+      const server = yield* RawServer.make(({ socket }) =>
+        socket.write(RawServer.response(200, JSON.stringify(failed)))
+      )
+      yield* Effect.gen(function* () {
+        const error = yield* Effect.flip(relayed(responseFor()))
+        assert.deepInclude({ ...error }, { _tag: "ServerError", attempts: allAttempts })
+        const look = { operation: "responses.retrieve", method: "get", path: "/responses/resp_1" } as const
+        const { bytes } = yield* relayed({ ...look, stream: false })
+        assert.strictEqual(bytes.toString(), JSON.stringify(failed))
+      }).pipe(Effect.provide(Upstream.at(server.url)))
+    })
+  )
+
+  it.live("is kept like a chat, but not where asking twice is not the same", () =>
+    Effect.gen(function* () {
+      const outcome = (request: Passthrough.RawRequest) =>
+        Effect.map(relayed(request), ({ bytes, reply }) => [reply.outcome, bytes.toString()] as const)
+      for (const request of [responseFor(), streamedResponse()]) {
+        const [first, bytes] = yield* outcome(request)
+        const [second, again] = yield* outcome(request)
+        assert.deepStrictEqual([first, second, again], ["miss", "hit", bytes])
+      }
+      for (const body of [{ background: true }, { background: true, stream: true }]) {
+        assert.strictEqual((yield* outcome(responseFor(body)))[0], "bypass")
+      }
+      const { url } = yield* Simulator.Simulator
+      const made = yield* Effect.promise(async () =>
+        (await fetch(`${url}/conversations`, { method: "POST", body: "{}" })).json()
+      )
+      const { id } = yield* Schema.decodeUnknownEffect(Schema.Struct({ id: Schema.String }))(made)
+      assert.strictEqual((yield* outcome(responseFor({ conversation: id })))[0], "bypass")
+    }).pipe(
+      Effect.provide(Upstream.simulated().pipe(Layer.provide(Layer.orDie(ResponseCache.layerMemory()))))
+    )
+  )
+})
+
+describe("a stream of another protocol", () => {
+  const transcription: Passthrough.RawRequest = {
+    operation: "audio.transcriptions",
+    method: "post",
+    path: "/audio/transcriptions",
+    stream: true,
+    body: "{}"
+  }
+  const delta = 'data: {"type":"transcript.text.delta","delta":"a"}\n\n'
+  const done = 'data: {"type":"transcript.text.done","text":"a"}\n\n'
+  const answering = (body: string, headers: Readonly<Record<string, string>> = {}) =>
+    RawServer.make(({ socket }) => {
+      socket.end(
+        RawServer.response(200, body, {
+          "content-type": "text/event-stream",
+          connection: "close",
+          ...headers
+        })
+      )
+    })
+
+  it.live("is whole with its last event, or with its body", () =>
+    Effect.gen(function* () {
+      for (const body of [delta + done, delta + delta, "data: aGk=\n\n"]) {
+        const { url } = yield* answering(body)
+        const { bytes } = yield* Effect.provide(relayed(transcription), Upstream.at(url))
+        assert.strictEqual(bytes.toString(), body)
+      }
+    })
+  )
+
+  it.live("is not whole where its body is not", () =>
+    Effect.gen(function* () {
+      for (const cut of [
+        answering(delta + delta, { "content-length": "5000" }),
+        answering(`${delta}data: {"type":"trans`)
+      ]) {
+        const { url } = yield* cut
+        const error = yield* Effect.flip(Effect.provide(relayed(transcription), Upstream.at(url)))
+        assert.strictEqual(error._tag, "StreamInterrupted")
+      }
+    })
+  )
+
+  it.live("may be told what it speaks", () =>
+    Effect.gen(function* () {
+      const { url } = yield* answering(delta + delta)
+      const error = yield* Effect.flip(
+        Effect.provide(relayed({ ...transcription, protocol: "chat" }), Upstream.at(url))
+      )
+      assert.strictEqual(error._tag, "ConnectionFailed")
+    })
+  )
+})
+
+describe("a reply of bytes", () => {
+  const speech = (reply: "json" | "bytes"): Passthrough.RawRequest => ({
+    operation: "audio.speech.create",
+    method: "post",
+    path: "/audio/speech",
+    model: "gpt-4o-mini-tts",
+    stream: false,
+    reply,
+    body: JSON.stringify({ model: "gpt-4o-mini-tts", voice: "alloy", input: "Why is the sky blue?" })
+  })
+
+  it.live("comes as it is, and is never taken for JSON", () =>
+    Effect.gen(function* () {
+      const request = speech("bytes")
+      const { bytes, reply } = yield* relayed(request)
+      assert.deepStrictEqual(bytes, yield* direct(request))
+      assert.strictEqual(reply._tag, "Events")
+      assert.strictEqual(reply.call?.deployment, "default")
+      const error = yield* Effect.flip(relayed(speech("json")))
+      assert.strictEqual(error._tag, "MalformedResponse")
+    }).pipe(Effect.provide(Upstream.simulated()))
+  )
+})
+
+describe("an upload", () => {
+  it.live("is sent once, and never again once it was begun", () =>
+    Effect.gen(function* () {
+      const { journal, script } = yield* Simulator.Simulator
+      yield* script(Scenario.sequence(["status:500"]))
+      let read = 0
+      const upload: Passthrough.RawRequest = {
+        operation: "files.create",
+        method: "post",
+        path: "/files",
+        stream: false,
+        body: {
+          size: 2,
+          contentType: "multipart/form-data; boundary=b",
+          stream: Stream.fromEffect(
+            Effect.sync(() => {
+              read++
+              return new TextEncoder().encode("{}")
+            })
+          )
+        }
+      }
+      const error = yield* Effect.flip(relayed(upload))
+      assert.deepStrictEqual([error._tag, error.attempts, read], ["ServerError", 1, 1])
+      const [entry] = yield* journal.entries
+      assert.strictEqual(entry?.headers["content-type"], "multipart/form-data; boundary=b")
+      assert.strictEqual(entry?.headers["content-length"], "2")
+    }).pipe(Effect.provide(Upstream.simulated()))
   )
 })

@@ -9,8 +9,65 @@ describe("the public surface", () => {
         Object.entries(openai).map(([name, module]) => [name, Object.keys(module).toSorted()])
       ),
       {
+        Audio: [
+          "DiarizedTranscription",
+          "Transcription",
+          "VerboseTranscription",
+          "make",
+          "speak",
+          "speakStream",
+          "transcribe",
+          "transcribeStream",
+          "translate",
+          "usageOf"
+        ],
+        Batches: ["Batch", "Problem", "make"],
         ChatCompletions: ["ChatCompletion", "create", "stream", "textOf", "usageOf"],
-        Models: ["Model", "list"],
+        Conversations: ["Conversation", "Deleted", "Item", "make"],
+        CreationJournal: ["CreationJournal", "Entry", "JournalFailed", "layerMemory", "none"],
+        Dialect: [
+          "all",
+          "azure",
+          "clientOptions",
+          "deepSeek",
+          "groq",
+          "llamaCpp",
+          "lmStudio",
+          "mistral",
+          "ollama",
+          "openRouter",
+          "openai",
+          "together",
+          "vllm"
+        ],
+        EmbeddingBatcher: ["EmbeddingBatcher", "layer", "layerNone", "layerSemanticCache"],
+        Embeddings: ["create"],
+        Files: [
+          "Deleted",
+          "File",
+          "content",
+          "contentStream",
+          "create",
+          "createMany",
+          "list",
+          "make",
+          "remove",
+          "retrieve"
+        ],
+        Images: ["Image", "Images", "bytesOf", "edit", "generate", "make", "usageOf", "vary"],
+        Models: [
+          "DefaultModels",
+          "Model",
+          "Name",
+          "defaultsConfig",
+          "deprecationOf",
+          "layerDefaults",
+          "layerDefaultsConfig",
+          "list",
+          "retrieve",
+          "warning"
+        ],
+        Moderations: ["Moderation", "Moderations", "categories", "create", "flaggedOf"],
         OpenAi: ["OpenAi", "layer", "layerClient", "layerConfig", "layerDeployments"],
         OpenAiClient: [
           "OpenAiClient",
@@ -25,7 +82,40 @@ describe("the public surface", () => {
           "parseJson",
           "readBytes"
         ],
-        Passthrough: ["send"]
+        Passthrough: ["send"],
+        Provider: ["EmbeddingsUnsupported", "Provider", "connect", "connectConfig", "layer", "make"],
+        Providers: ["ProviderUnknown", "Providers", "include", "layer", "make"],
+        Responses: [
+          "Deleted",
+          "FunctionCall",
+          "InputItem",
+          "Item",
+          "Response",
+          "functionCallsOf",
+          "isPending",
+          "make",
+          "reasoningSummaryOf",
+          "refusalOf",
+          "textOf",
+          "usageOf"
+        ],
+        StrictSchema: ["SchemaNotStrict", "fromJsonSchema", "fromSchema"],
+        StructuredOutput: ["generate", "stream"],
+        ToolLoop: ["ToolLoopExceeded", "run", "runResponses", "stream", "streamResponses", "whenCalled"],
+        Tools: ["chatFields", "define", "defineJson", "make", "raise", "responsesFields", "tellModel"],
+        Uploads: ["Part", "Upload", "addPart", "cancel", "complete", "create", "file", "make"],
+        VectorStoreBuilder: ["make"],
+        VectorStores: [
+          "FileBatch",
+          "FileCounts",
+          "SearchPage",
+          "SearchResult",
+          "VectorStore",
+          "VectorStoreFile",
+          "make"
+        ],
+        VectorStoreSweep: ["sweep"],
+        Webhooks: ["Reason", "WebhookRefused", "WebhookUnreadable", "secret", "unwrap", "verify"]
       }
     )
   })

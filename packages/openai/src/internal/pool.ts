@@ -5,6 +5,7 @@
  * with backpressure, and tells whether the request had left when it broke.
  */
 import * as Data from "effect/Data"
+import type { Readable } from "node:stream"
 import { Agent, type Dispatcher } from "undici"
 import type { Kind } from "./requestBuilder.ts"
 
@@ -124,7 +125,7 @@ export interface Pool {
   readonly exchange: (
     kind: Kind,
     headers: Readonly<Record<string, string>>,
-    body: string | Uint8Array | null,
+    body: string | Uint8Array | Readable | null,
     onHead: (status: number, headers: HeaderRecord) => void,
     onFailure: (error: TransportFailure) => void
   ) => ByteSource

@@ -7,6 +7,8 @@
  */
 import type OpenAI from "openai"
 
+export type Method = "get" | "post" | "put" | "patch" | "delete"
+
 /** One kind of request, ready to be sent. */
 export interface Kind {
   readonly method: string
@@ -16,7 +18,7 @@ export interface Kind {
   readonly headers: Readonly<Record<string, string>>
 }
 
-/** Paths with ids in them come once each: more kinds than this are not worth keeping. */
+/** Paths with ids in them come once each: beyond this many the oldest kind goes, and is built again if it comes. */
 const maxKinds = 256
 
 export class RequestBuilder {
@@ -27,15 +29,18 @@ export class RequestBuilder {
   }
 
   /** The kind, where it was built before. */
-  known(method: "get" | "post" | "delete", path: string, hasBody: boolean): Kind | undefined {
-    return this.kinds.get(keyOf(method, path, hasBody))
+  known(method: Method, path: string, hasBody: boolean): Kind | undefined {
+    const { bare, query } = taken(path)
+    const kind = this.kinds.get(keyOf(method, bare, hasBody))
+    return kind === undefined ? undefined : withQuery(kind, query)
   }
 
   /** Has the SDK build the kind. */
-  async build(method: "get" | "post" | "delete", path: string, hasBody: boolean): Promise<Kind> {
+  async build(method: Method, path: string, hasBody: boolean): Promise<Kind> {
+    const { bare, query } = taken(path)
     const { req, url } = await this.sdk.buildRequest({
       method,
-      path,
+      path: bare,
       ...(hasBody ? { body: "", headers: { "content-type": "application/json" } } : {})
     })
     const { origin, pathname, search } = new URL(url)
@@ -45,10 +50,25 @@ export class RequestBuilder {
       path: pathname + search,
       headers: Object.fromEntries(req.headers)
     }
-    if (this.kinds.size < maxKinds) this.kinds.set(keyOf(method, path, hasBody), kind)
-    return kind
+    if (this.kinds.size >= maxKinds) {
+      for (const oldest of this.kinds.keys()) {
+        this.kinds.delete(oldest)
+        break
+      }
+    }
+    this.kinds.set(keyOf(method, bare, hasBody), kind)
+    return withQuery(kind, query)
   }
 }
+
+/** The query is none of the SDK's business: of a name that stands there twice it would keep the last value. */
+const taken = (path: string): { readonly bare: string; readonly query: string } => {
+  const mark = path.indexOf("?")
+  return mark === -1 ? { bare: path, query: "" } : { bare: path.slice(0, mark), query: path.slice(mark + 1) }
+}
+
+const withQuery = (kind: Kind, query: string): Kind =>
+  query === "" ? kind : { ...kind, path: `${kind.path}${kind.path.includes("?") ? "&" : "?"}${query}` }
 
 const keyOf = (method: string, path: string, hasBody: boolean): string =>
   `${method} ${path} ${hasBody ? "body" : ""}`

@@ -1,7 +1,7 @@
 /** A reply without a network: pieces of a body, and how it ends. */
 import { Effect, Layer, type Stream } from "effect"
 import { Backoff, CircuitBreaker, LlmError, Resilience, RetryBudget, Timeouts } from "@llm/core"
-import { ChatCompletions, OpenAiClient } from "@llm/openai"
+import { ChatCompletions, OpenAiClient, Responses } from "@llm/openai"
 
 export interface Options {
   readonly contentType?: string | undefined
@@ -69,6 +69,18 @@ export const typed = (
   Resilience.Resilience.pipe(
     Effect.map((resilience) =>
       ChatCompletions.stream(clientOf(reply), resilience)({ model: "gpt-6-luna", messages: [], ...request })
+    ),
+    Effect.provide(policies)
+  )
+
+/** What `responses.stream` makes of replies, one for each exchange, with no policy at work. */
+export const response = (
+  reply: () => OpenAiClient.Reply,
+  request?: Partial<Responses.Request>
+): Effect.Effect<Stream.Stream<Responses.Event, LlmError.LlmError>> =>
+  Resilience.Resilience.pipe(
+    Effect.map((resilience) =>
+      Responses.make(clientOf(reply), resilience).stream({ model: "gpt-6-luna", input: "hi", ...request })
     ),
     Effect.provide(policies)
   )

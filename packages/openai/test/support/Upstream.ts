@@ -2,7 +2,15 @@
 import { Effect, Layer, Redacted } from "effect"
 import { inspect } from "node:util"
 import { assert } from "@effect/vitest"
-import { Backoff, CircuitBreaker, type LlmError, Resilience, RetryBudget, Timeouts } from "@llm/core"
+import {
+  Backoff,
+  CircuitBreaker,
+  type InvalidSetting,
+  type LlmError,
+  Resilience,
+  RetryBudget,
+  Timeouts
+} from "@llm/core"
 import { OpenAi, type OpenAiClient } from "@llm/openai"
 import { Simulator } from "@llm/simulator"
 
@@ -12,22 +20,24 @@ export const key = "sk-proj-CANARYcanary0123456789abcdefCANARY"
 export interface Options {
   readonly client?: Partial<OpenAiClient.Options> | undefined
   /** Two retries after a millisecond each, and hints of up to 50 ms, unless told. */
-  readonly backoff?: Layer.Layer<Backoff.Backoff> | undefined
+  readonly backoff?: Layer.Layer<Backoff.Backoff, InvalidSetting.InvalidSetting> | undefined
   readonly timeouts?: Timeouts.Options | undefined
-  readonly breaker?: Layer.Layer<CircuitBreaker.CircuitBreaker> | undefined
+  readonly breaker?: Layer.Layer<CircuitBreaker.CircuitBreaker, InvalidSetting.InvalidSetting> | undefined
 }
 
 /** What a call makes that is retried and never succeeds. */
 export const allAttempts = 3
 
-const policies = (options: Options | undefined) =>
+/** The policies of these tests. */
+export const policies = (options?: Options) =>
   Resilience.layer.pipe(
     Layer.provide([
       options?.backoff ?? Backoff.layerFixed({ base: "1 millis", times: 2, maxHint: "50 millis" }),
       options?.breaker ?? CircuitBreaker.layerNone,
       RetryBudget.layerNone,
       Timeouts.layer(options?.timeouts)
-    ])
+    ]),
+    Layer.orDie
   )
 
 /** The operations against a base URL, with policies that no other client of the test shares. */

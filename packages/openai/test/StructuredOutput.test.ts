@@ -1,0 +1,204 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schema, type Scope, Stream } from "effect"
+import { LlmError } from "@llm/core"
+import { type OpenAi, StructuredOutput } from "@llm/openai"
+import { Simulator } from "@llm/simulator"
+import type * as RawServer from "./support/RawServer.ts"
+import * as ScriptedChat from "./support/ScriptedChat.ts"
+import * as Upstream from "./support/Upstream.ts"
+
+const { assertSilent, faulty, question } = Upstream
+
+const Plan = Schema.Struct({
+  title: Schema.String,
+  due: Schema.Date,
+  steps: Schema.Array(Schema.Struct({ name: Schema.String, days: Schema.Int })).check(Schema.isMinLength(1)),
+  note: Schema.optional(Schema.String)
+})
+
+const good = `{"title":"Move","due":"2026-11-21T12:00:00.000Z","steps":[{"name":"Pack","days":2}],"note":null}`
+const bad = `{"title":"Move","due":"soon","steps":[],"note":null}`
+const plan = { title: "Move", due: new Date(Date.UTC(2026, 10, 21, 12)), steps: [{ name: "Pack", days: 2 }] }
+const usage = { prompt_tokens: 10, completion_tokens: 5 }
+
+const options = { schema: Plan, request: question() }
+
+/** What the simulator can write: it fills texts with words. */
+const Steps = Schema.Struct({
+  title: Schema.String,
+  steps: Schema.Array(Schema.Struct({ name: Schema.String, days: Schema.Int })),
+  note: Schema.optional(Schema.String)
+})
+const simulated = { schema: Steps, request: question() }
+
+const against = <A, E, R>(
+  server: Effect.Effect<RawServer.RawServer, never, Scope.Scope>,
+  effect: Effect.Effect<A, E, R | OpenAi.OpenAi>
+) => Effect.scoped(Effect.flatMap(server, ({ url }) => Effect.provide(effect, Upstream.at(url))))
+
+describe("generate", () => {
+  it.live("asks in strict mode and decodes the reply", () =>
+    Effect.gen(function* () {
+      const { journal } = yield* Simulator.Simulator
+      const {
+        repaired,
+        reply,
+        usage: used,
+        value
+      } = yield* StructuredOutput.generate({
+        ...simulated,
+        name: "plan",
+        description: "A plan"
+      })
+      assert.notStrictEqual(value.title, "")
+      assert.isTrue(value.steps.every(({ days }) => Number.isInteger(days)))
+      assert.strictEqual(reply.choices[0].finish_reason, "stop")
+      assert.isTrue(used?.exact)
+      assert.isFalse(repaired)
+      const [entry] = yield* journal.entries
+      const format: unknown = Reflect.get(Object(entry?.body), "response_format")
+      assert.include(JSON.stringify(format), `"name":"plan","description":"A plan","schema":{"type":"object"`)
+      assert.include(JSON.stringify(format), `"required":["title","steps","note"]`)
+      assert.include(JSON.stringify(format), `"strict":true`)
+    }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
+  it.live("a refusal is Refused, with the model's words", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(StructuredOutput.generate({ ...options, request: faulty("refusal") }))
+      assert.instanceOf(error, LlmError.Refused)
+      assert.include(error.refusal, "sorry")
+      assertSilent(error)
+    }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
+  it.live.each([
+    [
+      "what was cut off, though it would decode",
+      { text: good, finish: "length" },
+      "OutputInvalid",
+      "cut off"
+    ],
+    ["what is no JSON", { text: `Sure! ${good}` }, "OutputInvalid", "not valid JSON"],
+    ["what does not decode", { text: bad }, "OutputInvalid", "steps: "],
+    ["an empty reply", { text: "" }, "OutputInvalid", "not valid JSON"],
+    ["a prototype", { text: good.replace("{", `{"__proto__":{},`) }, "OutputInvalid", "__proto__"],
+    ["a filtered reply", { text: good, finish: "content_filter" }, "ContentFiltered", "filter"]
+  ] as const)("refuses %s and keeps the text", ([, reply, tag, words]) =>
+    against(
+      ScriptedChat.make([reply]),
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(StructuredOutput.generate(options))
+        assert.strictEqual(error._tag, tag)
+        assert.include(error.message, words)
+        assert.notInclude(error.message, "Move")
+        if (error._tag === "OutputInvalid") assert.strictEqual(error.text, reply.text)
+      })
+    )
+  )
+
+  it.live("finds a prototype's name that decoding made of data", () =>
+    against(
+      ScriptedChat.make([{ text: `{"votes":[{"0":"__proto__","1":3}]}` }]),
+      Effect.gen(function* () {
+        const schema = Schema.Struct({ votes: Schema.Record(Schema.String, Schema.Int) })
+        const error = yield* Effect.flip(StructuredOutput.generate({ schema, request: question() }))
+        assert.strictEqual(error._tag, "OutputInvalid")
+      })
+    )
+  )
+
+  it.live("shows the model once what is wrong, and sums the usage", () =>
+    Effect.gen(function* () {
+      const server = yield* ScriptedChat.make([
+        { text: bad, usage },
+        { text: good, usage }
+      ])
+      const result = yield* Effect.provide(
+        StructuredOutput.generate({ ...options, repair: true }),
+        Upstream.at(server.url)
+      )
+      assert.deepStrictEqual(result.value, plan)
+      assert.isTrue(result.repaired)
+      assert.deepInclude(result.usage, { inputTokens: 20, outputTokens: 10 })
+      assert.strictEqual(server.heads.length, 2)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("repairs once, and never what was refused or cut off", () =>
+    Effect.gen(function* () {
+      const cases = [
+        [{ text: bad }, 2],
+        [{ text: good, finish: "length" }, 1],
+        [{ refusal: "No." }, 1]
+      ] as const
+      for (const [reply, requests] of cases) {
+        const server = yield* ScriptedChat.make([reply])
+        const asked = StructuredOutput.generate({ ...options, repair: true })
+        yield* Effect.flip(Effect.provide(asked, Upstream.at(server.url)))
+        assert.strictEqual(server.heads.length, requests)
+      }
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("asks nothing for a Schema or a name that cannot be", () =>
+    Effect.gen(function* () {
+      const loose = { ...options, schema: Schema.Struct({ a: Schema.Unknown }) }
+      const error = yield* Effect.flip(StructuredOutput.generate(loose))
+      assert.deepInclude({ ...error }, { _tag: "SchemaNotStrict", path: "/properties/a" })
+      const name = yield* Effect.flip(StructuredOutput.generate({ ...options, name: "a plan" }))
+      assert.deepInclude({ ...name }, { _tag: "InvalidSetting", setting: "name" })
+    }).pipe(Effect.provide(Upstream.at("http://127.0.0.1:9/v1")))
+  )
+})
+
+describe("stream", () => {
+  const partials = (events: ReadonlyArray<StructuredOutput.Event<unknown>>) =>
+    events.flatMap((event) => (event._tag === "Partial" ? [event.value] : []))
+
+  it.live("grows to the value, and ends with it decoded", () =>
+    against(
+      ScriptedChat.streamed([{ text: good }]),
+      Effect.gen(function* () {
+        const events = [...(yield* Stream.runCollect(StructuredOutput.stream(options)))]
+        const values = partials(events)
+        assert.deepStrictEqual(values[0], {})
+        assert.deepInclude(values, { title: "Mo" })
+        assert.deepStrictEqual(values.at(-1), JSON.parse(good))
+        const last = events.at(-1)
+        assert.deepStrictEqual(last?._tag === "Completed" ? last.result.value : undefined, plan)
+      })
+    )
+  )
+
+  it.live("works against the simulator", () =>
+    Effect.gen(function* () {
+      const last = yield* Effect.flatMap(
+        Stream.runLast(StructuredOutput.stream(simulated)),
+        Effect.fromOption
+      )
+      assert.strictEqual(last._tag, "Completed")
+    }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
+  it.live.each([
+    ["a refusal", { refusal: "No." }, undefined, "Refused"],
+    ["what was cut off", { text: good, finish: "length" }, undefined, "OutputInvalid"],
+    ["what does not decode", { text: bad }, undefined, "OutputInvalid"],
+    ["a stream that breaks off", { text: good }, 12, "StreamInterrupted"]
+  ] as const)("fails for %s after what had come", ([, reply, cut, tag]) =>
+    against(
+      ScriptedChat.streamed([reply], cut),
+      Effect.gen(function* () {
+        const seen: Array<StructuredOutput.Event<unknown>> = []
+        const error = yield* StructuredOutput.stream(options).pipe(
+          Stream.runForEach((event) => Effect.sync(() => seen.push(event))),
+          Effect.flip
+        )
+        assert.strictEqual(error._tag, tag)
+        assert.strictEqual(partials(seen).length, seen.length)
+        assert.strictEqual(seen.length > 0, !("refusal" in reply))
+      })
+    )
+  )
+})
