@@ -4,8 +4,15 @@
 import { ErrorResponse, LlmError } from "@llm/core"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 
-/** The answer to a failed call. */
-export const fromError = (error: LlmError.LlmError): HttpServerResponse.HttpServerResponse => {
+/**
+ * The answer to a failed call.
+ *
+ * @param more headers beside those that every error has
+ */
+export const fromError = (
+  error: LlmError.LlmError,
+  more?: Readonly<Record<string, string>>
+): HttpServerResponse.HttpServerResponse => {
   const answer = ErrorResponse.toHttp(error)
   const requestId = error.requestId
   return HttpServerResponse.jsonUnsafe(answer.body, {
@@ -13,7 +20,8 @@ export const fromError = (error: LlmError.LlmError): HttpServerResponse.HttpServ
     headers: {
       ...answer.headers,
       ...(requestId === undefined ? {} : { "x-request-id": requestId }),
-      "x-llm-attempts": String(error.attempts)
+      "x-llm-attempts": String(error.attempts),
+      ...more
     }
   })
 }
@@ -33,6 +41,50 @@ export const tooLarge = (limit: string): HttpServerResponse.HttpServerResponse =
       ...ours,
       status: 413,
       detail: `The body is larger than ${limit}. Send less, or raise LLM_BODY_LIMIT.`
+    })
+  )
+
+/** 408: the body did not come in time. */
+export const tooSlow = (): HttpServerResponse.HttpServerResponse =>
+  fromError(
+    new LlmError.InvalidRequest({
+      ...ours,
+      detail: "The body did not arrive in time.",
+      code: "request_timeout"
+    })
+  ).pipe(HttpServerResponse.setStatus(408), HttpServerResponse.setHeader("connection", "close"))
+
+/** 422: the key of a request that is repeated belongs to another request. */
+export const keyReused = (): HttpServerResponse.HttpServerResponse =>
+  fromError(
+    new LlmError.InvalidRequest({
+      ...ours,
+      status: 422,
+      param: "idempotency-key",
+      code: "idempotency_key_reused",
+      detail: "This idempotency key came before with another body. Take a new key for a new request."
+    })
+  )
+
+/** 403: a page of a site that may not call. */
+export const foreignOrigin = (origin: string): HttpServerResponse.HttpServerResponse =>
+  fromError(
+    new LlmError.PermissionDenied({
+      ...ours,
+      status: 403,
+      code: "origin_not_allowed",
+      detail: `Pages of ${origin.slice(0, 200)} may not call this gateway: name it in server.cors.`
+    })
+  )
+
+/** 404: no such explanation. */
+export const notExplained = (): HttpServerResponse.HttpServerResponse =>
+  fromError(
+    new LlmError.NotFound({
+      ...ours,
+      status: 404,
+      code: "not_explained",
+      detail: "Nothing is known of this call: it was not asked for with `x-llm-explain: true`, or long ago."
     })
   )
 

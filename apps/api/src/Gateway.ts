@@ -1,70 +1,79 @@
 /**
- * The gateway as one Layer: server, routes, the pipe, and the simulator where no provider is set.
+ * The gateway as one Layer: server and routes over the operations of a `Pipeline`.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import type * as Config from "effect/Config"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
 import * as HttpRouter from "effect/http/HttpRouter"
 import type * as HttpServer from "effect/http/HttpServer"
 import type { ServeError } from "effect/http/HttpServerError"
-import type { Resilience } from "@llm/core"
-import { OpenAi } from "@llm/openai"
-import { Simulator } from "@llm/simulator"
 import { DrainingServer } from "./DrainingServer.ts"
 import type { GatewayConfig } from "./GatewayConfig.ts"
 import * as HealthRoutes from "./HealthRoutes.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
+import * as Origins from "./Origins.ts"
+import type { Pipeline } from "./Pipeline.ts"
 import * as Readiness from "./Readiness.ts"
 
-/** Who answers: OpenAI as the environment says, or a simulator of our own. */
-export const upstream = (
-  config: GatewayConfig
-): Layer.Layer<OpenAi.OpenAi, Config.ConfigError | Simulator.SimulatorError, Resilience.Resilience> =>
-  config.provider === "openai" ? OpenAi.layerConfig : Layer.provide(simulated, Simulator.layer())
+/** What the section `server` of a configuration says beside host, port and limits. */
+export interface Options {
+  /** How long running streams may go on once the Layer is closed; 20 seconds unless told. */
+  readonly drainTime?: Duration.Input | undefined
+  /** Origins whose pages may call; none unless told. */
+  readonly cors?: ReadonlyArray<string> | undefined
+  /** Paths below `/v1` that are passed on beside the known ones: `*` stands for anything; none unless told. */
+  readonly passthrough?: ReadonlyArray<string> | undefined
+}
 
-const simulated = Layer.unwrap(
-  Effect.map(Simulator.Simulator, (simulator) =>
-    OpenAi.layer({ apiKey: Redacted.make("simulator"), baseUrl: simulator.url, provider: "simulator" })
-  )
-)
+/** Ended streams are given this long to reach their readers. */
+const farewell = Duration.seconds(1)
 
-/**
- * The server over any upstream. Fails with `ServeError` where the port is taken.
- *
- * @param options.drainTime how long running streams may go on once the Layer is closed; 20 seconds unless told
- */
+/** The server over any upstream. Fails with `ServeError` where the port is taken. */
 export const layer = (
   config: GatewayConfig,
-  options?: { readonly drainTime?: Duration.Input }
-): Layer.Layer<HttpServer.HttpServer, ServeError, OpenAi.OpenAi> =>
-  Readiness.drainOnClose.pipe(
+  options: Options = {}
+): Layer.Layer<HttpServer.HttpServer, ServeError, Pipeline> => {
+  const drainTime = options.drainTime ?? "20 seconds"
+  const origins = Origins.make(options.cors ?? [])
+  const routes = OpenAiRoutes.layer({
+    bodyLimit: config.bodyLimit,
+    passthrough: options.passthrough ?? [],
+    origins
+  })
+  return Readiness.drainOnClose(drainTime).pipe(
     Layer.provideMerge(
-      HttpRouter.serve(Layer.mergeAll(HealthRoutes.layer, OpenAiRoutes.layer(config.bodyLimit)), {
+      HttpRouter.serve(Layer.mergeAll(HealthRoutes.layer, routes), {
         disableLogger: true,
         disableListenLog: true
       })
     ),
-    Layer.provideMerge(listening(config, options?.drainTime ?? "20 seconds")),
+    Layer.provideMerge(
+      listening(config, Duration.sum(Duration.fromInputUnsafe(drainTime), farewell), origins)
+    ),
     Layer.provide(Readiness.Readiness.layer),
     // Spans come with telemetry; until something reads them, they are only work.
     Layer.provide(Layer.succeed(References.TracerEnabled, false))
   )
+}
 
 const listening = (
   { host, port }: GatewayConfig,
-  drainTime: Duration.Input
+  drainTime: Duration.Input,
+  { mark }: Origins.Origins
 ): Layer.Layer<HttpServer.HttpServer, ServeError> =>
   Layer.unwrap(
     Effect.sync(() => {
       const server = new DrainingServer({
         requestTimeout: 0,
         headersTimeout: 60_000,
-        keepAliveTimeout: 65_000
+        keepAliveTimeout: 65_000,
+        maxHeaderSize: 32 * 1024
       })
+      server.maxHeadersCount = 200
+      // Before the routes: whatever they answer carries the mark.
+      if (mark !== undefined) server.on("request", mark)
       // Closed after the drain and before the server: who does not take a reply must not hold the end up.
       const release = Layer.effectDiscard(
         Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))

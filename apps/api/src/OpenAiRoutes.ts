@@ -1,198 +1,287 @@
 /**
- * `/v1/*`: requests go through the pipe as bytes, and so do the replies.
+ * `/v1/*`: requests go through the pipe as bytes, and so do the replies. One handler serves every line of `Endpoints`.
  */
-import { ServerResponse } from "node:http"
-import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import * as ByteSize from "effect/ByteSize"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import type * as Scope from "effect/Scope"
 import * as HttpRouter from "effect/http/HttpRouter"
 import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
-import { ErrorResponse, type LlmError } from "@llm/core"
-import { OpenAi, type Passthrough } from "@llm/openai"
+import { Call, type LlmError, PriceCatalogue } from "@llm/core"
+import type { Passthrough } from "@llm/openai"
+import * as Access from "./Access.ts"
+import * as CallCost from "./CallCost.ts"
+import * as CallerHeaders from "./CallerHeaders.ts"
+import * as Endpoints from "./Endpoints.ts"
 import * as ErrorAnswer from "./ErrorAnswer.ts"
+import { Explanations } from "./Explanations.ts"
+import * as Idempotency from "./Idempotency.ts"
+import type { Facts } from "./JsonRequest.ts"
+import type { Origins } from "./Origins.ts"
+import { Pipeline } from "./Pipeline.ts"
 import { Readiness } from "./Readiness.ts"
+import * as Relay from "./Relay.ts"
 import * as RequestBody from "./RequestBody.ts"
+import * as Upload from "./Upload.ts"
 
-const encoder = new TextEncoder()
-const decoder = new TextDecoder()
+/** What the routes are told. */
+export interface Options {
+  /** The largest body that is held; uploads are not. */
+  readonly bodyLimit: ByteSize.ByteSize
+  /** Paths beside the known ones that are passed on, as `server.passthrough` has them. */
+  readonly passthrough: ReadonlyArray<string>
+  readonly origins: Origins
+}
 
-/** What the gateway must know of a chat request; everything else is the provider's business. */
-const ChatRequest = Schema.Struct({
-  model: Schema.optional(Schema.String),
-  stream: Schema.optional(Schema.NullOr(Schema.Boolean)),
-  n: Schema.optional(Schema.NullOr(Schema.Finite))
+/** How long a body may take that is held, and how long an upload may be silent, in milliseconds. */
+const bodyTime = 60_000
+
+type Request = HttpServerRequest.HttpServerRequest
+type Answer = Effect.Effect<HttpServerResponse.HttpServerResponse, never, Scope.Scope>
+
+const ownerOf = ({ keyId, tenant }: Access.Caller): string => JSON.stringify([tenant, keyId])
+
+/** What a request without a body says to the policies. */
+const factsOf = (endpoint: Endpoints.Endpoint, query: string): Facts => ({
+  stream: endpoint.reply === "events" && /[?&]stream=true(?:&|$)/u.test(query)
 })
-const isChatRequest = Schema.is(ChatRequest)
-const decodeChatRequest = Schema.decodeUnknownResult(ChatRequest)
 
-/** The request, or what is wrong with it. */
-const readChatRequest = (body: Uint8Array): typeof ChatRequest.Type | string => {
-  let json: unknown
-  try {
-    json = JSON.parse(decoder.decode(body))
-  } catch {
-    return "it is not JSON"
-  }
-  if (isChatRequest(json)) return json
-  const decoded = decodeChatRequest(json)
-  return decoded._tag === "Failure" ? decoded.failure.message.replaceAll(/\s+/gu, " ") : decoded.success
-}
+const methods = { get: "GET", post: "POST", put: "PUT", patch: "PATCH", delete: "DELETE" } as const
 
-/** Headers of one hop, and those that speak of the caller rather than of the request. */
-const ownHeader = /^(?:x-stainless-|x-forwarded-|x-real-ip$|x-api-key$|x-llm-)|^(?!openai-|x-)/u
+/** `{name}` as the router writes it. */
+const routeOf = (path: string): `/${string}` => `/v1${path.replaceAll(/\{(\w+)\}/gu, ":$1")}`
 
-/** `undefined` where nothing is to be forwarded, which is the common case. */
-const forwardable = (
-  headers: Readonly<Record<string, string | undefined>>
-): Record<string, string> | undefined => {
-  let forwarded: Record<string, string> | undefined
-  for (const name in headers) {
-    const value = headers[name]
-    if (value === undefined || ownHeader.test(name)) continue
-    forwarded ??= {}
-    forwarded[name] = value
-  }
-  return forwarded
-}
-
-/** Reply headers that belong to the connection, to the provider's own network, or are set anew. */
-const hopHeaders: ReadonlySet<string> = new Set([
-  "alt-svc",
-  "connection",
-  "content-encoding",
-  "content-length",
-  "date",
-  "keep-alive",
-  "proxy-authenticate",
-  "server",
-  "set-cookie",
-  "strict-transport-security",
-  "trailer",
-  "transfer-encoding",
-  "upgrade"
-])
-
-const replyHeaders = (reply: Passthrough.RawReply): Record<string, string | Array<string>> => {
-  const headers: Record<string, string | Array<string>> = { "x-llm-attempts": String(reply.attempts) }
-  if (reply.outcome !== "bypass") headers["x-llm-cache"] = reply.outcome
-  if (reply.age !== undefined) headers["age"] = String(Math.floor(reply.age / 1000))
-  for (const name in reply.headers) {
-    const value = reply.headers[name]
-    if (value !== undefined && !hopHeaders.has(name))
-      headers[name] = typeof value === "string" ? value : [...value]
-  }
-  return headers
-}
-
-/** The error event of a broken stream. No `[DONE]` follows: the answer is not whole. */
-const errorEvent = (error: LlmError.StreamInterrupted): Uint8Array =>
-  encoder.encode(`data: ${JSON.stringify(ErrorResponse.toBody(error))}\n\n`)
-
-const logFailure = (error: LlmError.LlmError) =>
-  Effect.logWarning(error.message).pipe(
-    Effect.annotateLogs({ error: error._tag, attempts: error.attempts, requestId: error.requestId ?? "none" })
-  )
-
-/** Already written: what the router does with this is nothing. */
-const written = HttpServerResponse.empty()
-
-/**
- * Writes the reply straight to Node's response: a stream's events pass without a fiber's work for each.
- * The request's own fiber waits here, and is interrupted when the client leaves.
- */
-const relay = (reply: Passthrough.RawReply, request: HttpServerRequest.HttpServerRequest) => {
-  const response = NodeHttpServerRequest.toServerResponse(request)
-  if (!(response instanceof ServerResponse)) return Effect.die(new Error("the gateway serves HTTP/1.1 only"))
-  const headers = replyHeaders(reply)
-  if (reply._tag === "Whole") {
-    headers["content-length"] = String(reply.body.length)
-    response.writeHead(reply.status, headers)
-    response.end(reply.body)
-    return Effect.succeed(written)
-  }
-  headers["cache-control"] = "no-cache"
-  headers["x-accel-buffering"] = "no"
-  response.writeHead(reply.status, headers)
-  const sink: Passthrough.Sink = {
-    write: (bytes) => response.write(bytes),
-    onDrain: (listener) => response.once("drain", listener)
-  }
-  return Effect.matchEffect(reply.relay(sink), {
-    onSuccess: () => Effect.void,
-    onFailure: (error) => {
-      response.write(errorEvent(error))
-      return logFailure(error)
-    }
-  }).pipe(
-    Effect.map(() => {
-      response.end()
-      return written
-    })
-  )
-}
-
-/** The routes; `bodyLimit` is the largest request body. */
-export const layer = (bodyLimit: ByteSize.ByteSize) =>
+/** The routes. */
+export const layer = ({ bodyLimit, origins, passthrough }: Options) =>
   HttpRouter.use(
     Effect.fnUntraced(function* (router) {
-      const openai = yield* OpenAi.OpenAi
+      const pipeline = yield* Pipeline
+      const access = Option.getOrUndefined(yield* Effect.serviceOption(Access.Access))
       const readiness = yield* Readiness
+      const explanations = yield* Explanations
+      const prices = yield* PriceCatalogue.PriceCatalogue
+      const idempotency = yield* Idempotency.make()
+      const clock = yield* Clock.Clock
+      const random = yield* Random.Random
+      const readings = new RequestBody.Readings(clock, bodyTime)
+      yield* Effect.forkScoped(readings.watch)
+      const read = (incoming: Request) => readings.read(incoming, Number(bodyLimit))
 
-      const answer = (incoming: HttpServerRequest.HttpServerRequest, request: Passthrough.RawRequest) =>
-        Effect.matchEffect(openai.raw(request), {
-          onFailure: (error) =>
-            Effect.as(
-              error.httpStatus >= 500 ? logFailure(error) : Effect.void,
-              ErrorAnswer.fromError(error)
-            ),
-          onSuccess: (reply) => relay(reply, incoming)
-        })
+      /** Who calls, before anything of a body is read. */
+      const identify = (
+        headers: CallerHeaders.Headers
+      ): Effect.Effect<Access.Caller, HttpServerResponse.HttpServerResponse> =>
+        access === undefined
+          ? Effect.succeed(Access.anyone)
+          : Effect.mapError(access.authenticate(headers), ({ response }) => response)
 
-      const chat = (request: HttpServerRequest.HttpServerRequest) => {
-        if (readiness.draining) return Effect.succeed(ErrorAnswer.draining())
-        return Effect.matchEffect(RequestBody.read(request, Number(bodyLimit)), {
+      /** What stands against a call, once it is known what it asks for. */
+      const refusal = (
+        caller: Access.Caller,
+        wish: Access.Wish
+      ): HttpServerResponse.HttpServerResponse | undefined => caller.denies(wish)?.response
+
+      const failed = (error: LlmError.CallError, id: string, more: Record<string, string>) => {
+        more["x-llm-call-id"] = id
+        if (error.attempts > 0) more["x-llm-deployment"] = error.deployment
+        explanations?.settle(id, { status: error.httpStatus, cache: "bypass", failure: error })
+        return Effect.as(
+          error.httpStatus >= 500 ? Relay.logFailure(error) : Effect.void,
+          ErrorAnswer.fromError(error, more)
+        )
+      }
+
+      const replied = (
+        reply: Passthrough.RawReply,
+        incoming: Request,
+        id: string,
+        more: Record<string, string>
+      ) => {
+        if (reply.call?.id !== undefined) more["x-llm-call-id"] = reply.call.id
+        const cost = CallCost.of(prices, reply, clock.currentTimeMillisUnsafe())
+        if (cost !== undefined) more["x-llm-cost"] = cost
+        explanations?.settle(id, { status: reply.status, cache: reply.outcome, cost })
+        return Relay.write(reply, incoming, more, readiness.over)
+      }
+
+      /** Through the pipe, and back. */
+      const send = (
+        caller: Access.Caller,
+        incoming: Request,
+        endpoint: Endpoints.Endpoint,
+        path: string,
+        facts: Facts,
+        body: Passthrough.RawRequest["body"]
+      ): Answer => {
+        const { headers } = incoming
+        const now = clock.currentTimeMillisUnsafe()
+        const deadline = CallerHeaders.deadline(headers, now)
+        if (typeof deadline === "string") return Effect.succeed(ErrorAnswer.badRequest(deadline))
+        const key = headers["idempotency-key"]
+        if (key !== undefined && !Idempotency.isKey(key)) {
+          return Effect.succeed(
+            ErrorAnswer.badRequest("idempotency-key must be 1 to 255 printable characters.")
+          )
+        }
+        const operation = facts.stream ? endpoint.streamed : endpoint.operation
+        const refused = refusal(caller, { operation, model: facts.model })
+        if (refused !== undefined) return Effect.succeed(refused)
+        const id = Call.newId(clock, random)
+        const more: Record<string, string> = {}
+        if (explanations !== undefined && CallerHeaders.wantsExplanation(headers)) {
+          const { model, stream } = facts
+          explanations.watch({ id, operation, model, stream, beganAt: now }, ownerOf(caller))
+          more["x-llm-explain-id"] = id
+        }
+        const ask = Effect.flatMap(pipeline.acquire, (openai) =>
+          openai.raw({
+            ...facts,
+            keyId: caller.keyId,
+            tenant: caller.tenant,
+            id,
+            operation,
+            deadline,
+            path,
+            body,
+            method: endpoint.method,
+            headers: CallerHeaders.forwardable(headers),
+            reply: endpoint.reply === "bytes" ? "bytes" : "json",
+            replaySafe: endpoint.replaySafe,
+            // What a query changes is not in the name under which a reply is kept.
+            cached: endpoint.cached && !path.includes("?")
+          })
+        )
+        const repeatable =
+          key !== undefined &&
+          endpoint.method === "post" &&
+          endpoint.reply !== "bytes" &&
+          !facts.stream &&
+          (body === undefined || body instanceof Uint8Array)
+        if (!repeatable) {
+          return Effect.matchEffect(ask, {
+            onFailure: (error) => failed(error, id, more),
+            onSuccess: (reply) => replied(reply, incoming, id, more)
+          })
+        }
+        const { method } = endpoint
+        const request = { key, caller: ownerOf(caller), method, path, body: body ?? new Uint8Array() }
+        return Effect.matchEffect(idempotency.run(request, ask), {
           onFailure: (error) =>
-            Effect.succeed(
-              error._tag === "BodyTooLarge"
-                ? ErrorAnswer.tooLarge(ByteSize.format(bodyLimit))
-                : ErrorAnswer.badRequest("The body could not be read.")
-            ),
-          onSuccess: (body) => {
-            const chatRequest = readChatRequest(body)
-            if (typeof chatRequest === "string") {
-              return Effect.succeed(ErrorAnswer.badRequest(`The body is not a chat request: ${chatRequest}`))
-            }
-            const { model, n, stream } = chatRequest
-            return answer(request, {
-              operation: stream === true ? "chat.stream" : "chat.create",
-              method: "post",
-              path: "/chat/completions",
-              body,
-              headers: forwardable(request.headers),
-              model,
-              stream: stream === true,
-              choices: n ?? 1
-            })
+            error._tag === "KeyReused" ? Effect.succeed(ErrorAnswer.keyReused()) : failed(error, id, more),
+          onSuccess: ({ replayed, reply }) => {
+            if (!replayed) return replied(reply, incoming, id, more)
+            more["idempotent-replayed"] = "true"
+            return replied({ ...reply, attempts: 0, outcome: "shared" }, incoming, id, more)
           }
         })
       }
 
-      yield* router.add("POST", "/v1/chat/completions", chat)
-      yield* router.add("GET", "/v1/models", (request) =>
-        readiness.draining
-          ? Effect.succeed(ErrorAnswer.draining())
-          : answer(request, {
-              operation: "models.list",
-              method: "get",
-              path: "/models",
-              headers: forwardable(request.headers),
-              stream: false
+      const handle =
+        (endpoint: Endpoints.Endpoint) =>
+        (incoming: Request): Answer => {
+          if (readiness.draining) return Effect.succeed(ErrorAnswer.draining())
+          const { headers, url } = incoming
+          if (!origins.allows(headers)) {
+            return Effect.succeed(ErrorAnswer.foreignOrigin(headers["origin"] ?? "another site"))
+          }
+          const path = url.slice("/v1".length)
+          const mark = path.indexOf("?")
+          const [plain, query] = mark === -1 ? [path, ""] : [path.slice(0, mark), path.slice(mark)]
+          if (!Endpoints.isPlain(plain)) {
+            return Effect.succeed(ErrorAnswer.unknownRoute(incoming.method, url.split("?")[0] ?? url))
+          }
+          return Effect.matchEffect(identify(headers), {
+            onFailure: Effect.succeed,
+            onSuccess: (caller) => received(caller, incoming, endpoint, path, query)
+          })
+        }
+
+      /** With its body, as far as that is held. */
+      const received = (
+        caller: Access.Caller,
+        incoming: Request,
+        endpoint: Endpoints.Endpoint,
+        path: string,
+        query: string
+      ): Answer => {
+        switch (endpoint.body) {
+          case "none":
+            return send(caller, incoming, endpoint, path, factsOf(endpoint, query), undefined)
+          case "form":
+            return send(
+              caller,
+              incoming,
+              endpoint,
+              path,
+              factsOf(endpoint, query),
+              Upload.make(incoming, bodyTime)
+            )
+          case "json":
+            return Effect.matchEffect(read(incoming), {
+              onFailure: (error) => Effect.succeed(unread(error)),
+              onSuccess: (body) => {
+                const facts = endpoint.read(body)
+                return typeof facts === "string"
+                  ? Effect.succeed(ErrorAnswer.badRequest(`The body ${facts}`))
+                  : send(
+                      caller,
+                      incoming,
+                      endpoint,
+                      path,
+                      endpoint.reply === "events" ? facts : { ...facts, stream: false },
+                      body
+                    )
+              }
             })
+        }
+      }
+
+      const unread = (error: Effect.Error<ReturnType<typeof read>>) => {
+        switch (error._tag) {
+          case "BodyTooLarge":
+            return ErrorAnswer.tooLarge(ByteSize.format(bodyLimit))
+          case "BodyTooSlow":
+            return ErrorAnswer.tooSlow()
+          case "BodyUnreadable":
+            return ErrorAnswer.badRequest("The body could not be read.")
+        }
+      }
+
+      const unknown = (incoming: Request) =>
+        ErrorAnswer.unknownRoute(incoming.method, incoming.url.split("?")[0] ?? incoming.url)
+
+      for (const endpoint of Endpoints.all) {
+        yield* router.add(methods[endpoint.method], routeOf(endpoint.path), handle(endpoint))
+      }
+
+      const explained = ({ headers, url }: Request) =>
+        Effect.match(identify(headers), {
+          onFailure: (denied) => denied,
+          onSuccess: (caller) => {
+            const id = /^\/v1\/llm\/explain\/([^/?]+)/u.exec(url)?.[1] ?? ""
+            const found = explanations?.find(id, ownerOf(caller))
+            return found === undefined ? ErrorAnswer.notExplained() : HttpServerResponse.jsonUnsafe(found)
+          }
+        })
+      yield* router.add("GET", "/v1/llm/explain/:id", explained)
+
+      const isAllowed = Endpoints.allowed(passthrough)
+      for (const method of ["get", "post", "put", "patch", "delete"] as const) {
+        const pass = handle(Endpoints.passedOn(method))
+        yield* router.add(methods[method], "/v1/*", (incoming) =>
+          isAllowed(incoming.url.split("?")[0] ?? "") ? pass(incoming) : Effect.succeed(unknown(incoming))
+        )
+      }
+      yield* router.add("OPTIONS", "/v1/*", ({ headers, method, url }) =>
+        Effect.succeed(
+          headers["origin"] !== undefined && origins.allows(headers)
+            ? origins.preflight(headers)
+            : ErrorAnswer.unknownRoute(method, url.split("?")[0] ?? url)
+        )
       )
-      yield* router.add("*", "/*", (request) =>
-        Effect.succeed(ErrorAnswer.unknownRoute(request.method, request.url.split("?")[0] ?? request.url))
-      )
+      yield* router.add("*", "/*", (incoming) => Effect.succeed(unknown(incoming)))
     })
   )

@@ -4,9 +4,11 @@
  * Read from Node's request itself: the general reader of the HTTP module waits for the connection's own
  * bookkeeping after the last byte, which costs every request a turn of the event loop and more.
  */
-import { IncomingMessage } from "node:http"
+import { IncomingMessage, ServerResponse } from "node:http"
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
+import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 
@@ -16,21 +18,89 @@ export class BodyTooLarge extends Schema.TaggedError<BodyTooLarge>()("BodyTooLar
 /** The client broke off before the body's end. */
 export class BodyUnreadable extends Schema.TaggedError<BodyUnreadable>()("BodyUnreadable", {}) {}
 
+/** The client takes longer than a body may. */
+export class BodyTooSlow extends Schema.TaggedError<BodyTooSlow>()("BodyTooSlow", {}) {}
+
+/** Tells a client that asked first (`Expect: 100-continue`) to send its body. */
+export const welcome = (request: HttpServerRequest.HttpServerRequest): void => {
+  if (request.headers["expect"]?.toLowerCase() !== "100-continue") return
+  const response = NodeHttpServerRequest.toServerResponse(request)
+  if (response instanceof ServerResponse && !response.headersSent) response.writeContinue()
+}
+
+/** A body that is on its way. */
+interface Reading {
+  readonly until: number
+  readonly expire: () => void
+}
+
+/** Bodies that are on their way. One look each second at all of them costs less than a timer for each. */
+export class Readings {
+  /** In the order of their time. */
+  private readonly running = new Set<Reading>()
+  private readonly clock: Clock.Clock
+  private readonly time: number
+
+  /** @param time how long a body may take, in milliseconds: what has come is held meanwhile */
+  constructor(clock: Clock.Clock, time: number) {
+    this.clock = clock
+    this.time = time
+  }
+
+  /** Has a reading end in time; gives what takes that back. */
+  add(expire: () => void): () => void {
+    const reading = { until: this.clock.currentTimeMillisUnsafe() + this.time, expire }
+    this.running.add(reading)
+    return () => this.running.delete(reading)
+  }
+
+  /** Reads a body as `read` does. */
+  read(request: HttpServerRequest.HttpServerRequest, limit: number) {
+    return collect(request, limit, this)
+  }
+
+  /** Ends those that took too long; never returns. */
+  readonly watch: Effect.Effect<unknown> = Effect.repeat(
+    Effect.sync(() => {
+      const now = this.clock.currentTimeMillisUnsafe()
+      for (const reading of this.running) {
+        if (reading.until > now) break
+        this.running.delete(reading)
+        reading.expire()
+      }
+    }),
+    Schedule.spaced("1 second")
+  )
+}
+
 /**
  * Reads the body.
  *
  * @param limit the most bytes that are taken
+ * @param time how long it may take, in milliseconds
  */
 export const read = (
   request: HttpServerRequest.HttpServerRequest,
-  limit: number
-): Effect.Effect<Uint8Array, BodyTooLarge | BodyUnreadable> =>
+  limit: number,
+  time: number
+): Effect.Effect<Uint8Array, BodyTooLarge | BodyUnreadable | BodyTooSlow> =>
+  Effect.timeoutOrElse(collect(request, limit), {
+    duration: time,
+    orElse: () => Effect.fail(new BodyTooSlow())
+  })
+
+const collect = (
+  request: HttpServerRequest.HttpServerRequest,
+  limit: number,
+  readings?: Readings
+): Effect.Effect<Uint8Array, BodyTooLarge | BodyUnreadable | BodyTooSlow> =>
   Effect.callback((resume) => {
     const incoming = NodeHttpServerRequest.toIncomingMessage(request)
     if (!(incoming instanceof IncomingMessage))
       return resume(Effect.die(new Error("the gateway serves HTTP/1.1 only")))
     if (Number(incoming.headers["content-length"] ?? 0) > limit)
       return resume(Effect.fail(new BodyTooLarge()))
+    welcome(request)
     const pieces: Array<Buffer> = []
     let size = 0
     const onData = (piece: Buffer) => {
@@ -49,7 +119,12 @@ export const read = (
       stop()
       resume(Effect.fail(new BodyUnreadable()))
     }
+    const done = readings?.add(() => {
+      stop()
+      resume(Effect.fail(new BodyTooSlow()))
+    })
     const stop = () => {
+      done?.()
       incoming.off("data", onData).off("end", onEnd).off("error", onBroken).off("aborted", onBroken)
     }
     incoming.on("data", onData).on("end", onEnd).on("error", onBroken).on("aborted", onBroken)

@@ -8,8 +8,14 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Runtime from "effect/Runtime"
 import type { ServeError } from "effect/http/HttpServerError"
-import { type InvalidSetting, Redaction, Settings } from "@llm/core"
+import type { PlatformError } from "effect/PlatformError"
+import type { SqlError } from "effect/sql/SqlError"
+import { type InvalidSetting, type LedgerStore, Redaction, Settings } from "@llm/core"
 import type { Simulator } from "@llm/simulator"
+import type { ConfigFileInvalid } from "./ConfigFile.ts"
+import type { ConfigFileUnreadable } from "./Configuration.ts"
+import type { KeysUnavailable } from "./KeyStore.ts"
+import type { SecretMissing } from "./SecretSource.ts"
 
 /** A flag that does not exist, or one without its value. */
 export class UsageError extends Data.TaggedError("UsageError")<{ readonly cause: unknown }> {}
@@ -27,6 +33,13 @@ type StartError =
   | InvalidSetting.InvalidSetting
   | ServeError
   | Simulator.SimulatorError
+  | ConfigFileInvalid
+  | ConfigFileUnreadable
+  | SecretMissing
+  | KeysUnavailable
+  | LedgerStore.LedgerFailed
+  | SqlError
+  | PlatformError
 
 const detailOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
 
@@ -42,6 +55,9 @@ const explain = (error: StartError): readonly [line: string, code: number] => {
     case "UsageError":
       return [`${(detailOf(error.cause).split("\n")[0] ?? "").replace(/\.?$/u, ".")} See --help.`, 2]
     case "InvalidSetting":
+    case "ConfigFileInvalid":
+    case "ConfigFileUnreadable":
+    case "SecretMissing":
       return [error.message, 2]
     case "ConfigError":
       return [Settings.explain(error), 2]

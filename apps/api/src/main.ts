@@ -2,6 +2,7 @@
  * `llm-gateway`: settings, wiring, and what the terminal says.
  */
 import { parseArgs } from "node:util"
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
@@ -13,20 +14,32 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 import * as Runtime from "effect/Runtime"
-import { Resilience, ResponseCache, Settings } from "@llm/core"
+import { Redaction } from "@llm/core"
+import * as Accounts from "./Accounts.ts"
+import * as AdminServer from "./AdminServer.ts"
+import * as ConfigFile from "./ConfigFile.ts"
+import * as Configuration from "./Configuration.ts"
+import * as Explanations from "./Explanations.ts"
 import * as Gateway from "./Gateway.ts"
 import * as GatewayConfig from "./GatewayConfig.ts"
+import * as Pipeline from "./Pipeline.ts"
+import * as SecondSignal from "./SecondSignal.ts"
 import * as StartError from "./StartError.ts"
 
 const usage = `An OpenAI-compatible gateway with retries, circuit breakers and timeouts.
 
-  npx -y pnpm@12 start [--provider openai|simulator] [--host ADDRESS] [--port NUMBER]
+  npx -y pnpm@12 start [--config FILE] [--check] [--provider openai|simulator] [--host ADDRESS] [--port NUMBER]
 
-Settings (environment; flags win; see .env.example):
+  --config FILE   llm.config.yaml, .yml or .json of the working directory unless told; see llm.config.example.yaml
+  --check         reads the configuration, says what is wrong with it, and ends
+  --schema        prints the JSON Schema of the file, for editors
+
+Settings (environment; flags win, then the environment, then the file; see .env.example):
   OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID, OPENAI_PROJECT_ID
   LLM_PROVIDER              openai | simulator (openai if a key is set)
   LLM_HOST, LLM_PORT        127.0.0.1, 8080
   LLM_BODY_LIMIT            largest request body (32 MiB)
+  LLM_DATA                  folder of the ledger and its journal (.llm)
   LLM_RETRY_TIMES           retries per call (6)
   LLM_RETRY_BASE            first wait, at most (1 second)
   LLM_RETRY_CAP             longest wait (32 seconds)
@@ -42,20 +55,26 @@ Settings (environment; flags win; see .env.example):
   LLM_CACHE_TTL             1 hour
   LLM_CACHE_ENTRIES         1000
   LLM_CACHE_BYTES           64 MiB
+  LLM_ADMIN_TOKEN           of the admin API, which is off without it
+  LLM_ADMIN_HOST, _PORT     127.0.0.1, 8081
+  LLM_RESCUE                none | restart | continue (none): streams that break off
   LLM_LOG_LEVEL             Trace | Debug | Info | Warn | Error | None (Info)
 Durations are written as "500 millis", "30 seconds", "2 minutes".
 
-SIGINT and SIGTERM: nothing new is taken, running streams have 20 seconds to end.
+SIGHUP reads the file again, as does a change of it; a wrong one leaves the old one in force.
+SIGINT and SIGTERM: nothing new is taken, running streams have 20 seconds to end; a second signal ends at once.
 Exit codes: 0 stopped by a signal, 1 could not start, 2 a wrong setting or flag.`
 
-const banner = (config: GatewayConfig.GatewayConfig): string => {
+const banner = (config: GatewayConfig.GatewayConfig, { deployments }: ConfigFile.ConfigFile): string => {
   const url = `http://${config.host === "0.0.0.0" ? "127.0.0.1" : config.host}:${config.port}/v1`
   const who =
-    config.provider === "openai"
-      ? "OpenAI"
-      : config.byDefault
-        ? "the embedded simulator (OPENAI_API_KEY is not set)"
-        : "the embedded simulator"
+    deployments !== undefined
+      ? deployments.map(({ name }) => name).join(", ")
+      : config.provider === "openai"
+        ? "OpenAI"
+        : config.byDefault
+          ? "the embedded simulator (OPENAI_API_KEY is not set)"
+          : "the embedded simulator"
   return `Gateway on ${url}, answered by ${who}. Ctrl-C stops it. Try:
 
   curl ${url}/chat/completions -H 'content-type: application/json' -d '{"model":"gpt-6-luna","messages":[{"role":"user","content":"Why is the sky blue?"}]}'
@@ -64,25 +83,13 @@ const banner = (config: GatewayConfig.GatewayConfig): string => {
 `
 }
 
-const run = Effect.gen(function* () {
-  const config = yield* GatewayConfig.config
-  const level = yield* Config.LogLevel("LLM_LOG_LEVEL").pipe(Config.withDefault("Info"))
-  const ready = Layer.effectDiscard(Console.log(banner(config)))
-  const server = Layer.provideMerge(ready, Gateway.layer(config)).pipe(
-    Layer.provide(Gateway.upstream(config)),
-    Layer.provide(ResponseCache.layerConfig),
-    Layer.provide(Resilience.layerConfig)
-  )
-  return yield* Layer.launch(server).pipe(
-    Effect.provideService(References.MinimumLogLevel, level),
-    Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)]))
-  )
-})
-
 const options = {
   provider: { type: "string" },
   host: { type: "string" },
   port: { type: "string" },
+  config: { type: "string" },
+  check: { type: "boolean" },
+  schema: { type: "boolean" },
   help: { type: "boolean", short: "h" }
 } as const
 
@@ -92,16 +99,47 @@ const program = Effect.gen(function* () {
     catch: (cause) => new StartError.UsageError({ cause })
   })
   if (flags.help === true) return yield* Console.log(usage)
-  return yield* Effect.provideService(
-    run,
-    ConfigProvider.ConfigProvider,
-    Settings.fromEnvironment(process.env, {
+  if (flags.schema === true) return yield* Console.log(JSON.stringify(ConfigFile.jsonSchema(), undefined, 2))
+  const started = yield* Configuration.load(flags.config)
+  const { settings } = started
+  const provider = (file: ConfigFile.ConfigFile) =>
+    Configuration.environment(file, process.env, {
       LLM_PROVIDER: flags.provider,
       LLM_HOST: flags.host,
       LLM_PORT: flags.port
     })
+  const run = Effect.gen(function* () {
+    const config = yield* GatewayConfig.config
+    const level = yield* Config.LogLevel("LLM_LOG_LEVEL").pipe(Config.withDefault("Info"))
+    const operations = Configuration.operations(settings, provider(settings))
+    if (flags.check === true) {
+      yield* Effect.scoped(operations)
+      return yield* Console.log(`${started.file ?? "the environment"} is valid`)
+    }
+    const server = Layer.effectDiscard(Console.log(banner(config, settings))).pipe(
+      Layer.provideMerge(
+        Gateway.layer(config, {
+          drainTime: settings.server?.drain,
+          cors: settings.server?.cors,
+          passthrough: settings.server?.passthrough
+        })
+      ),
+      Layer.merge(Configuration.layerReload(started, provider)),
+      Layer.merge(AdminServer.layer(settings)),
+      Layer.provide(Pipeline.layer(operations)),
+      Layer.provide(Explanations.layer()),
+      Layer.provide(Accounts.layer(settings, config.data))
+    )
+    return yield* Layer.launch(server).pipe(Effect.provideService(References.MinimumLogLevel, level))
+  })
+  const patterns = settings.telemetry?.redact?.map((pattern) => new RegExp(pattern, "gu"))
+  return yield* run.pipe(
+    Effect.provideService(ConfigProvider.ConfigProvider, provider(settings)),
+    Effect.provide(
+      Logger.layer([Logger.withConsoleError(Redaction.logger(Logger.formatLogFmt, { patterns }))])
+    )
   )
-})
+}).pipe(Effect.provide(NodeFileSystem.layer))
 
 // A signal is how a server ends well: its streams have been drained by then.
 const teardown: Runtime.Teardown = (exit, onExit) =>
@@ -109,4 +147,5 @@ const teardown: Runtime.Teardown = (exit, onExit) =>
     ? onExit(0)
     : Runtime.defaultTeardown(exit, onExit)
 
+SecondSignal.endsAtOnce()
 NodeRuntime.runMain(StartError.report(program), { disableErrorReporting: true, teardown })

@@ -24,7 +24,8 @@ describe("GatewayConfig", () => {
         provider: "simulator",
         byDefault: true,
         host: "127.0.0.1",
-        port: 8080
+        port: 8080,
+        data: ".llm"
       })
       assert.strictEqual(Number(bodyLimit), 32 * 1024 * 1024)
     })

@@ -299,13 +299,14 @@ describe("a stream that breaks off", () => {
   it.live("before its first words is asked for again, unseen", () =>
     Effect.gen(function* () {
       const { client, simulator } = yield* RunningGateway.make()
-      const faults = ["cut:0", "error-event:0", "bad-json", "html", "empty", "error-200"]
+      // Garble comes once: twice it would be how the server speaks.
+      const faults = ["cut:0", "error-event:0", "html", "error-200"]
       yield* simulator.script(Scenario.sequence(faults))
       const chunks = yield* Effect.promise(async () =>
         collect(await client().chat.completions.create({ ...question(), stream: true }))
       )
       assert.strictEqual(chunks.at(-1)?.choices[0]?.finish_reason, "stop")
-      assert.lengthOf(yield* simulator.journal.entries, 7)
+      assert.lengthOf(yield* simulator.journal.entries, 5)
     })
   )
 })

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import { Scenario, Simulator } from "@llm/simulator"
 import OpenAI, { APIError } from "openai"
 import * as HeldUpstream from "./support/HeldUpstream.ts"
@@ -47,6 +48,38 @@ describe("the program", () => {
         assert.include(cli, `OPENAI_BASE_URL=${url} `)
         const body = /-d '(.*)'$/u.exec(curl ?? "")?.[1] ?? ""
         assert.strictEqual(Json.inText(body, "model"), "gpt-6-luna")
+      }),
+    patience
+  )
+
+  it.live(
+    "ends at once where it is asked a second time",
+    () =>
+      Effect.gen(function* () {
+        const held = yield* HeldUpstream.make
+        const port = yield* Program.freePort
+        const program = yield* Program.start([], {
+          OPENAI_API_KEY: key,
+          OPENAI_BASE_URL: held.url,
+          LLM_PORT: String(port)
+        })
+        yield* program.shows(ready)
+        const client = new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: "any", maxRetries: 0 })
+        const stream = yield* Effect.promise(() =>
+          client.chat.completions.create({ ...question(), stream: true })
+        )
+        const chunks = stream[Symbol.asyncIterator]()
+        yield* Effect.promise(() => chunks.next())
+        // Once is to wait for the stream; the terminal and a package manager may both say it.
+        program.child.kill("SIGTERM")
+        while (yield* RawConnection.accepts(port)) yield* Effect.yieldNow
+        assert.isNull(program.child.exitCode)
+        const ended = yield* Effect.forkChild(program.ended, { startImmediately: true })
+        while (ended.pollUnsafe() === undefined) {
+          program.child.kill("SIGTERM")
+          yield* RawConnection.accepts(port)
+        }
+        assert.strictEqual((yield* Fiber.join(ended)).code, 143)
       }),
     patience
   )

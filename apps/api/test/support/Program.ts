@@ -1,6 +1,7 @@
 /** The program itself, as a process of its own with an environment of its own. */
 import * as Effect from "effect/Effect"
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
 import * as Net from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -31,7 +32,11 @@ export interface Running {
 export const start = (args: ReadonlyArray<string>, environment: Readonly<Record<string, string>> = {}) =>
   Effect.acquireRelease(
     Effect.sync((): Running => {
-      const child = spawn(process.execPath, [main, ...args], { env: { ...compileCache, ...environment } })
+      const data = mkdtempSync(join(tmpdir(), "llm-gateway-"))
+      const child = spawn(process.execPath, [main, ...args], {
+        env: { ...compileCache, LLM_DATA: data, ...environment }
+      })
+      child.on("close", () => rmSync(data, { recursive: true, force: true }))
       const output = { stdout: "", stderr: "" }
       const listeners = new Set<() => void>()
       let over = false

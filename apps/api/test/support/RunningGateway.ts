@@ -9,11 +9,16 @@ import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
 import * as Scope from "effect/Scope"
 import * as HttpServer from "effect/http/HttpServer"
-import { Resilience, ResponseCache, Settings } from "@llm/core"
+import { Resilience, Settings } from "@llm/core"
 import { Simulator } from "@llm/simulator"
 import OpenAI, { type ClientOptions } from "openai"
+import * as Explanations from "@llm/api/Explanations"
 import * as Gateway from "@llm/api/Gateway"
+import type { ConfigFile } from "@llm/api/ConfigFile"
+import * as Configuration from "@llm/api/Configuration"
 import * as GatewayConfig from "@llm/api/GatewayConfig"
+import * as Pipeline from "@llm/api/Pipeline"
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 
 /** The gateway's own key. No answer and no log line may show it. */
 export const key = "sk-proj-CANARYcanary0123456789abcdefCANARY"
@@ -22,6 +27,8 @@ export interface Options {
   /** Environment variables over the defaults of these tests: no breaker, and waits of a millisecond. */
   readonly settings?: Readonly<Record<string, string>>
   readonly simulator?: Simulator.Options
+  /** What a configuration file says. */
+  readonly file?: ConfigFile
   /** How long running streams may go on at a shutdown. */
   readonly drainTime?: Duration.Input
   /** Told of every retry before its wait. */
@@ -75,13 +82,14 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     ConfigProvider.ConfigProvider,
     settings
   )
-  const server = Gateway.layer(
-    config,
-    options.drainTime === undefined ? {} : { drainTime: options.drainTime }
-  ).pipe(
-    Layer.provide(Gateway.upstream(config)),
-    Layer.provide(ResponseCache.layerConfig),
-    Layer.provide(Resilience.layerConfig),
+  const server = Gateway.layer(config, {
+    drainTime: options.drainTime,
+    cors: options.file?.server?.cors,
+    passthrough: options.file?.server?.passthrough
+  }).pipe(
+    Layer.provide(Pipeline.layer(Configuration.operations(options.file ?? {}, settings))),
+    Layer.provide(Explanations.layer()),
+    Layer.provide(NodeFileSystem.layer),
     Layer.provide(ConfigProvider.layer(settings)),
     Layer.provide(Logger.layer([Logger.map(Logger.formatLogFmt, (line) => void logs.push(line))]))
   )
@@ -109,7 +117,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
 })
 
 /** Lets the event loop turn. */
-const turns = (count: number): Effect.Effect<void> =>
+export const turns = (count: number): Effect.Effect<void> =>
   Effect.callback((resume) => {
     let left = count
     const turn = () => (left-- === 0 ? resume(Effect.void) : setImmediate(turn))

@@ -1,0 +1,331 @@
+/**
+ * `llm.config.yaml` (or `.json`): its shape, and where exactly it is wrong.
+ *
+ * Secrets never stand in it: it names the variable or the file that holds them.
+ */
+import { Router } from "@llm/core"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import * as SchemaIssue from "effect/SchemaIssue"
+import * as Yaml from "yaml"
+
+// ---------------------------------------------------------------------------
+// Values
+// ---------------------------------------------------------------------------
+
+const Time = Schema.DurationFromString.annotate({ description: 'Such as "500 millis" or "30 seconds"' })
+const Size = Schema.ByteSizeFromString.annotate({ description: 'Such as "32 MiB"' })
+const Name = Schema.NonEmptyString
+const Whole = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+const Positive = Schema.Finite.check(Schema.isGreaterThan(0))
+const Share = Schema.Finite.check(Schema.isGreaterThan(0), Schema.isLessThanOrEqualTo(1))
+const Url = Schema.String.check(
+  Schema.makeFilter((text) => /^https?:\/\/\S+$/u.test(text) && URL.canParse(text), {
+    message: "expected a URL that starts with http:// or https://"
+  })
+)
+const Pattern = Schema.NonEmptyString.check(
+  Schema.makeFilter(
+    (text) => {
+      try {
+        return new RegExp(text, "u").source !== ""
+      } catch {
+        return false
+      }
+    },
+    { message: "expected a regular expression, such as CUSTOMER-\\d+" }
+  )
+)
+const Dollars = Schema.Union([
+  Schema.Finite.check(Schema.isGreaterThan(0)),
+  Schema.String.check(Schema.isPattern(/^\d{1,7}(?:\.\d{1,12})?$/u))
+]).annotate({ description: 'Dollars, such as 20 or "0.05"' })
+
+/** Where a secret is: never here. */
+export const Secret = Schema.Union([
+  Schema.Struct({ env: Name.annotate({ description: "The variable that holds it" }) }),
+  Schema.Struct({ file: Name.annotate({ description: "The file that holds it, and nothing else" }) })
+])
+export type Secret = typeof Secret.Type
+
+const optional = <S extends Schema.Top>(schema: S) => Schema.optional(schema)
+
+const dimensions = ["tenant", "key", "provider", "deployment", "operation", "model"] as const
+const Per = Schema.Array(Schema.Literals(dimensions))
+const Match = Schema.Struct({
+  tenant: optional(Schema.Array(Name)),
+  key: optional(Schema.Array(Name)),
+  deployment: optional(Schema.Array(Name)),
+  model: optional(Schema.Array(Name))
+})
+
+// ---------------------------------------------------------------------------
+// Parts
+// ---------------------------------------------------------------------------
+
+/** A key at an endpoint. */
+export const Deployment = Schema.Struct({
+  name: Name,
+  /** What errors, prices and metrics call it; `openai` unless told. `simulator` needs no key. */
+  provider: optional(Name),
+  baseUrl: optional(Url),
+  apiKey: optional(Secret),
+  organization: optional(Name),
+  project: optional(Name),
+  headers: optional(Schema.Record(Name, Schema.String)),
+  /** What callers ask for → what is sent; all models as they are unless told. */
+  models: optional(Schema.Record(Name, Name)),
+  weight: optional(Positive),
+  /** For the strategy `cheapest`. */
+  price: optional(Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))),
+  requestsPerMinute: optional(Positive),
+  tokensPerMinute: optional(Positive),
+  concurrency: optional(Schema.Int.check(Schema.isGreaterThan(0))),
+  /** How it goes on from a text, for `rescue`. */
+  continues: optional(Schema.Literals(["prefill", "trailing", "instruction", "restart"]))
+})
+export type Deployment = typeof Deployment.Type
+
+const Server = Schema.Struct({
+  host: optional(Name),
+  port: optional(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65_535 }))),
+  bodyLimit: optional(Size),
+  /** How long running streams may go on after a signal. */
+  drain: optional(Time),
+  /** Origins whose pages may call; none unless told. */
+  cors: optional(Schema.Array(Url)),
+  /** Paths under /v1 that are passed on beside the known ones: `*` at the end stands for anything. */
+  passthrough: optional(Schema.Array(Schema.String.check(Schema.isPattern(/^\/v1\/[\w./*-]+$/u))))
+})
+
+const Admin = Schema.Struct({
+  host: optional(Name),
+  /** A port of its own; the public one where it is the same. */
+  port: optional(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65_535 }))),
+  token: Secret
+})
+
+const Routing = Schema.Struct({
+  strategy: optional(Router.Strategy),
+  fallbacks: optional(Schema.Record(Name, Schema.Record(Name, Name))),
+  failover: optional(Schema.Array(Name))
+})
+
+const Limit = Schema.Struct({
+  name: Name,
+  requestsPerMinute: optional(Positive),
+  tokensPerMinute: optional(Positive),
+  /** Each of these has the limit for itself; one for all unless told. */
+  per: optional(Per),
+  maxWait: optional(Time)
+})
+
+const Budget = Schema.Struct({
+  name: Name,
+  dollars: optional(Dollars),
+  tokens: optional(Whole),
+  window: Schema.Literals(["minute", "hour", "day", "month", "total"]),
+  per: optional(Per),
+  match: optional(Match),
+  warnAt: optional(Share)
+})
+
+const Clamp = Schema.Struct({
+  maximum: optional(Schema.Finite),
+  minimum: optional(Schema.Finite),
+  default: optional(Schema.Finite),
+  remove: optional(Schema.Boolean)
+})
+
+/** The whole file. */
+export const ConfigFile = Schema.Struct({
+  $schema: optional(Schema.String),
+  server: optional(Server),
+  admin: optional(Admin),
+  deployments: optional(Schema.NonEmptyArray(Deployment)),
+  routing: optional(Routing),
+  retries: optional(
+    Schema.Struct({
+      times: optional(Whole),
+      base: optional(Time),
+      cap: optional(Time),
+      maxHint: optional(Time)
+    })
+  ),
+  retryBudget: optional(
+    Schema.Struct({
+      capacity: optional(Positive),
+      perCall: optional(Schema.Finite),
+      perSecond: optional(Schema.Finite)
+    })
+  ),
+  timeouts: optional(
+    Schema.Struct({
+      connect: optional(Time),
+      firstEvent: optional(Time),
+      idle: optional(Time),
+      total: optional(Time)
+    })
+  ),
+  breaker: optional(
+    Schema.Struct({
+      kind: optional(Schema.Literals(["consecutive", "rate", "none"])),
+      failures: optional(Schema.Int.check(Schema.isGreaterThan(0))),
+      openFor: optional(Time)
+    })
+  ),
+  hedging: optional(
+    Schema.Struct({
+      delay: optional(Time),
+      percentile: optional(Share),
+      atLeast: optional(Time),
+      extra: optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 4 })))
+    })
+  ),
+  cache: optional(
+    Schema.Struct({
+      kind: Schema.Literals(["none", "single-flight", "memory"]),
+      ttl: optional(Time),
+      entries: optional(Schema.Int.check(Schema.isGreaterThan(0))),
+      bytes: optional(Size)
+    })
+  ),
+  rescue: optional(
+    Schema.Struct({
+      strategy: Schema.Literals(["none", "restart", "continue"]),
+      attempts: optional(Schema.Int.check(Schema.isGreaterThan(0)))
+    })
+  ),
+  limits: optional(Schema.Array(Limit)),
+  concurrency: optional(
+    Schema.Struct({
+      limit: Schema.Int.check(Schema.isGreaterThan(0)),
+      queue: optional(Whole),
+      maxWait: optional(Time)
+    })
+  ),
+  budgets: optional(Schema.Array(Budget)),
+  /** What becomes of calls without a known price under a budget in dollars. */
+  unpriced: optional(Schema.Literals(["refuse", "allow"])),
+  guards: optional(
+    Schema.Struct({
+      models: optional(Schema.Array(Name)),
+      maxMessages: optional(Schema.Int.check(Schema.isGreaterThan(0))),
+      maxTokens: optional(Schema.Int.check(Schema.isGreaterThan(0))),
+      clamps: optional(Schema.Record(Name, Clamp)),
+      redact: optional(Schema.Boolean)
+    })
+  ),
+  /** Whether callers need a virtual key; they do once one was made, unless told. */
+  keys: optional(Schema.Struct({ required: optional(Schema.Boolean) })),
+  /** Where accounts, keys and budgets are kept. */
+  database: optional(
+    Schema.Union([
+      Schema.Struct({ sqlite: Name.annotate({ description: "A file" }) }),
+      Schema.Struct({ postgres: Secret.annotate({ description: "Where its URL is" }) })
+    ])
+  ),
+  /** The folder of what is still to be written to the database. */
+  journal: optional(Name),
+  prices: optional(Schema.Struct({ file: Name })),
+  telemetry: optional(
+    Schema.Struct({
+      /** A log line with the tokens of every call. */
+      log: optional(Schema.Boolean),
+      /** Patterns that no log line may show. */
+      redact: optional(Schema.Array(Pattern))
+    })
+  )
+}).annotate({ identifier: "llm.config", title: "Configuration of the llm gateway" })
+export type ConfigFile = typeof ConfigFile.Type
+
+// ---------------------------------------------------------------------------
+// Reading
+// ---------------------------------------------------------------------------
+
+/** One thing that is wrong. */
+const Problem = Schema.Struct({
+  /** Such as `deployments[1].baseUrl`. */
+  field: Schema.String,
+  /** 1 for the first; absent where the field is not in the text. */
+  line: Schema.optional(Schema.Finite),
+  column: Schema.optional(Schema.Finite),
+  detail: Schema.String
+})
+type Problem = typeof Problem.Type
+
+/** The file cannot be used; every place is named. */
+export class ConfigFileInvalid extends Schema.TaggedError<ConfigFileInvalid>()("ConfigFileInvalid", {
+  file: Schema.String,
+  problems: Schema.Array(Problem)
+}) {
+  override get message(): string {
+    return this.problems
+      .map(({ column, detail, field, line }) => {
+        const place = line === undefined ? this.file : `${this.file}:${line}:${column ?? 1}`
+        return `${place}: ${field === "" ? "" : `${field}: `}${detail}`
+      })
+      .join("\n")
+  }
+}
+
+const decode = Schema.decodeUnknownResult(ConfigFile, { onExcessProperty: "error", errors: "all" })
+const formatIssue = SchemaIssue.makeFormatterStandardSchemaV1()
+
+const fieldOf = (path: ReadonlyArray<PropertyKey>): string =>
+  path
+    .map((key, index) =>
+      typeof key === "number" ? `[${key}]` : index === 0 ? String(key) : `.${String(key)}`
+    )
+    .join("")
+
+/** The names that a mistyped one may have meant. */
+const keyOf = (segment: PropertyKey | { readonly key: PropertyKey }): PropertyKey =>
+  typeof segment === "object" ? segment.key : segment
+
+/**
+ * Reads a configuration.
+ *
+ * @param text YAML or JSON
+ * @param file its name, for the places
+ * @returns fails with `ConfigFileInvalid`, which names every wrong place
+ */
+export const parse = (text: string, file: string): Effect.Effect<ConfigFile, ConfigFileInvalid> =>
+  Effect.suspend(() => {
+    const lines = new Yaml.LineCounter()
+    const document = Yaml.parseDocument(text, { lineCounter: lines })
+    const at = (offset: number | undefined) => {
+      if (offset === undefined) return {}
+      const { col, line } = lines.linePos(offset)
+      return { line, column: col }
+    }
+    if (document.errors.length > 0) {
+      const problems = document.errors.map((error) => ({
+        field: "",
+        ...at(error.pos[0]),
+        detail: (error.message.split("\n")[0] ?? error.message).replace(/ at line \d+, column \d+:?$/u, "")
+      }))
+      return Effect.fail(new ConfigFileInvalid({ file, problems }))
+    }
+    const json: unknown = document.toJS() ?? {}
+    const decoded = decode(json)
+    if (decoded._tag === "Success") return Effect.succeed(decoded.success)
+    /** The place of a field, or of the nearest one around it. */
+    const placeOf = (
+      path: ReadonlyArray<PropertyKey>
+    ): { readonly line?: number; readonly column?: number } => {
+      for (let length = path.length; length > 0; length--) {
+        const node: unknown = document.getIn(path.slice(0, length), true)
+        if (Yaml.isNode(node) && node.range) return at(node.range[0])
+      }
+      return {}
+    }
+    const problems = formatIssue(decoded.failure.issue).issues.map((issue): Problem => {
+      const path = (issue.path ?? []).map(keyOf)
+      return { field: fieldOf(path), ...placeOf(path), detail: issue.message.replaceAll(/\s+/gu, " ") }
+    })
+    return Effect.fail(new ConfigFileInvalid({ file, problems }))
+  })
+
+/** The JSON Schema of the file, for editors. */
+export const jsonSchema = () => Schema.toJsonSchemaDocument(ConfigFile)

@@ -1,0 +1,180 @@
+/**
+ * The configuration file from disk, what it makes, and how a changed one takes over while the gateway runs.
+ */
+import * as Context from "effect/Context"
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import { Call, ResponseCache, Settings } from "@llm/core"
+import { OpenAi } from "@llm/openai"
+import { Access } from "./Access.ts"
+import * as AdminStatus from "./AdminStatus.ts"
+import * as ConfigFile from "./ConfigFile.ts"
+import { type Operations, Pipeline } from "./Pipeline.ts"
+import * as Policies from "./Policies.ts"
+import * as Upstream from "./Upstream.ts"
+
+/** Looked for in the working directory where none is named. */
+const usualNames = ["llm.config.yaml", "llm.config.yml", "llm.config.json"]
+
+/** The file that was named is not there, or cannot be read. */
+export class ConfigFileUnreadable extends Data.TaggedError("ConfigFileUnreadable")<{
+  readonly file: string
+}> {
+  override get message(): string {
+    return `${this.file} cannot be read: name another one with --config, or leave that out`
+  }
+}
+
+/** A file and what it says. */
+export interface Loaded {
+  /** Absent where there is none, which is fine. */
+  readonly file: string | undefined
+  readonly settings: ConfigFile.ConfigFile
+}
+
+/** Reads the file of that name, or the usual one where there is one. */
+export const load = Effect.fnUntraced(function* (named: string | undefined) {
+  const files = yield* FileSystem.FileSystem
+  const exists = (name: string) => Effect.orElseSucceed(files.exists(name), () => false)
+  let file = named
+  for (const name of usualNames) if (file === undefined && (yield* exists(name))) file = name
+  const nothing: Loaded = { file, settings: {} }
+  if (file === undefined) return nothing
+  const name = file
+  const text = yield* Effect.mapError(
+    files.readFileString(name),
+    () => new ConfigFileUnreadable({ file: name })
+  )
+  const loaded: Loaded = { file, settings: yield* ConfigFile.parse(text, name) }
+  return loaded
+})
+
+/** The environment and flags, over what the file says. */
+export const environment = (
+  settings: ConfigFile.ConfigFile,
+  variables: Readonly<Record<string, string | undefined>>,
+  flags: Readonly<Record<string, string | undefined>> = {}
+): ConfigProvider.ConfigProvider =>
+  Settings.fromEnvironment({ ...Policies.environmentOf(settings), ...withoutEmpty(variables) }, flags)
+
+/** A variable that is set to nothing must not hide what the file says. */
+const withoutEmpty = (variables: Readonly<Record<string, string | undefined>>) =>
+  Object.fromEntries(
+    Object.entries(variables).filter(([, value]) => value !== undefined && value.trim() !== "")
+  )
+
+/** A call for each deployment and model, to ask the policies about. */
+const callsOf = ({ provider }: Settings.Upstream, { deployments }: ConfigFile.ConfigFile) =>
+  deployments === undefined
+    ? [Call.make({ provider, operation: "chat.create" })]
+    : deployments.flatMap(({ models = {}, name, provider: of = "openai" }) => {
+        const sent = new Set(Object.values(models))
+        return (sent.size === 0 ? [undefined] : [...sent]).map((model) =>
+          Call.make({ provider: of, deployment: name, operation: "chat.create", model })
+        )
+      })
+
+/** Makes the operations that a configuration describes; they live as long as the scope. */
+export const operations = (settings: ConfigFile.ConfigFile, provider: ConfigProvider.ConfigProvider) =>
+  Effect.gen(function* () {
+    const upstream = yield* Settings.upstream
+    const access = Option.getOrUndefined(yield* Effect.serviceOption(Access))
+    const layer = Upstream.layer(upstream, settings).pipe(
+      Layer.provideMerge([ResponseCache.layerConfig, Policies.layer(settings, access?.policies)]),
+      Layer.provide(ConfigProvider.layer(provider))
+    )
+    const context = yield* Layer.build(layer)
+    const made: Operations = {
+      openai: Context.get(context, OpenAi.OpenAi),
+      status: Effect.provideContext(AdminStatus.read(callsOf(upstream, settings)), context)
+    }
+    return made
+  }).pipe(Effect.provideService(ConfigProvider.ConfigProvider, provider))
+
+/** SIGHUP asks to read the file again. */
+const hangups: Stream.Stream<void> = Stream.callback<void>((queue) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const listener = () => void Queue.offerUnsafe(queue, undefined)
+      process.on("SIGHUP", listener)
+      return listener
+    }),
+    (listener) => Effect.sync(() => process.off("SIGHUP", listener))
+  )
+)
+
+/** What only a start reads. */
+const fixed = ({
+  admin,
+  budgets,
+  database,
+  journal,
+  prices,
+  server,
+  telemetry
+}: ConfigFile.ConfigFile): string =>
+  JSON.stringify({ admin, budgets, database, journal, prices, server, telemetry }, (_, value: unknown) =>
+    typeof value === "bigint" ? String(value) : value
+  )
+
+/**
+ * Follows the file: where it changes, or SIGHUP comes, new requests go by what it says then. A file that is
+ * wrong is told of in the log, and the old configuration stays.
+ *
+ * @param started what the gateway started with
+ * @param provider the environment and flags over what a file says
+ */
+export const layerReload = (
+  started: Loaded,
+  provider: (settings: ConfigFile.ConfigFile) => ConfigProvider.ConfigProvider
+) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const { file } = started
+      if (file === undefined) return
+      const files = yield* FileSystem.FileSystem
+      const pipeline = yield* Pipeline
+      const context = yield* Effect.context<never>()
+      const read = Effect.orElseSucceed(files.readFileString(file), () => undefined)
+      let known = yield* read
+
+      const reload = Effect.gen(function* () {
+        const { settings } = yield* load(file)
+        yield* pipeline.replace(
+          operations(settings, provider(settings)).pipe(
+            Effect.provideService(FileSystem.FileSystem, files),
+            Effect.provideContext(context)
+          )
+        )
+        yield* Effect.logInfo(`${file} is in force from now on`)
+        if (fixed(settings) !== fixed(started.settings)) {
+          yield* Effect.logWarning(
+            "server, admin, database, journal, prices, budgets and telemetry are read at the start only: restart for these"
+          )
+        }
+      }).pipe(
+        Effect.provideService(FileSystem.FileSystem, files),
+        Effect.catch((error) =>
+          Effect.logError(`${error.message}\nThe configuration before it stays in force.`)
+        )
+      )
+
+      // By content: editors and container platforms replace a file in ways that watchers miss.
+      const changes = Stream.fromSchedule(Schedule.spaced("1 second")).pipe(
+        Stream.mapEffect(() => read),
+        Stream.filter((text) => {
+          if (text === undefined || text === known) return false
+          known = text
+          return true
+        })
+      )
+      yield* Effect.forkScoped(Stream.runForEach(Stream.merge(hangups, changes), () => reload))
+    })
+  )

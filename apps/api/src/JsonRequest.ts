@@ -1,0 +1,106 @@
+/**
+ * What the gateway must know of a JSON body: everything else is the provider's business.
+ */
+import * as Schema from "effect/Schema"
+import type { Passthrough } from "@llm/openai"
+
+const decoder = new TextDecoder()
+
+/** What a body says to the policies. */
+export type Facts = Pick<
+  Passthrough.RawRequest,
+  "model" | "stream" | "choices" | "session" | "inputTokens" | "maxOutputTokens"
+>
+
+/** Gives the facts, or what is wrong with the body, as it follows "The body ". */
+export type Read = (body: Uint8Array) => Facts | string
+
+const optional = <S extends Schema.Top>(schema: S) => Schema.optional(Schema.NullOr(schema))
+
+const Generating = Schema.Struct({
+  model: optional(Schema.String),
+  stream: optional(Schema.Boolean),
+  n: optional(Schema.Finite),
+  max_completion_tokens: optional(Schema.Finite),
+  max_output_tokens: optional(Schema.Finite),
+  max_tokens: optional(Schema.Finite),
+  prompt_cache_key: optional(Schema.String)
+})
+
+const Computed = Schema.Struct({ model: optional(Schema.String) })
+
+/** More levels are no request: they only cost whoever reads them. */
+const deepest = 64
+
+const quote = 0x22
+const backslash = 0x5c
+
+/** Whether a JSON text nests deeper than it may; looked at before anything is made of it. */
+const isDeep = (text: Uint8Array): boolean => {
+  let depth = 0
+  for (let at = 0; at < text.length; at++) {
+    switch (text[at]) {
+      case quote:
+        for (at++; at < text.length && text[at] !== quote; at++) if (text[at] === backslash) at++
+        break
+      case 0x5b:
+      case 0x7b:
+        if (++depth > deepest) return true
+        break
+      case 0x5d:
+      case 0x7d:
+        depth--
+    }
+  }
+  return false
+}
+
+const reader = <S extends Schema.ConstraintDecoder<unknown>>(schema: S) => {
+  const isRequest = Schema.is(schema)
+  const decode = Schema.decodeUnknownResult(schema)
+  return (body: Uint8Array): S["Type"] | string => {
+    if (isDeep(body)) return `nests deeper than ${deepest} levels`
+    let json: unknown
+    try {
+      json = JSON.parse(decoder.decode(body))
+    } catch {
+      return "is not JSON"
+    }
+    if (isRequest(json)) return json
+    const decoded = decode(json)
+    return decoded._tag === "Failure"
+      ? `is not a request: ${decoded.failure.message.replaceAll(/\s+/gu, " ")}`
+      : decoded.success
+  }
+}
+const readGenerating = reader(Generating)
+const readComputed = reader(Computed)
+
+/** Prompt tokens of a body, near enough to reserve them; what was used is settled later. */
+const tokensIn = (body: Uint8Array): number => Math.ceil(body.length / 4)
+
+/** A request that has a model write something, or that names no model at all. */
+export const generating: Read = (body) => {
+  const request = readGenerating(body)
+  if (typeof request === "string") return request
+  const { max_completion_tokens, max_output_tokens, max_tokens, model, n, prompt_cache_key } = request
+  const choices = n ?? 1
+  const limit = max_completion_tokens ?? max_output_tokens ?? max_tokens ?? undefined
+  return {
+    model: model ?? undefined,
+    stream: request.stream === true,
+    choices,
+    // Calls that say so share a prefix, which only one deployment has in its cache.
+    session: prompt_cache_key ?? undefined,
+    inputTokens: tokensIn(body),
+    maxOutputTokens: limit === undefined ? undefined : limit * choices
+  }
+}
+
+/** A request whose answer has no tokens. */
+export const computed: Read = (body) => {
+  const request = readComputed(body)
+  return typeof request === "string"
+    ? request
+    : { model: request.model ?? undefined, stream: false, inputTokens: tokensIn(body), maxOutputTokens: 0 }
+}

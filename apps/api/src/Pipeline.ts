@@ -1,0 +1,89 @@
+/**
+ * The operations that requests go through now, and those that older ones still go through: a new configuration
+ * takes over for new requests, and the old one ends with its last stream.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import type { OpenAi } from "@llm/openai"
+import type { AdminStatus } from "./AdminStatus.ts"
+
+/** What a configuration makes. */
+export interface Operations {
+  readonly openai: OpenAi.OpenAi["Service"]
+  /** Where its policies stand. */
+  readonly status: Effect.Effect<AdminStatus>
+}
+
+/** One configuration's operations. */
+interface Generation {
+  readonly operations: Operations
+  readonly scope: Scope.Closeable
+  users: number
+  retired: boolean
+}
+
+/** The service that routes take the operations from. */
+export class Pipeline extends Context.Service<
+  Pipeline,
+  {
+    /** The present operations; they live at least as long as the scope. */
+    readonly acquire: Effect.Effect<Operations["openai"], never, Scope.Scope>
+    /** Where the policies of the present ones stand. */
+    readonly status: Effect.Effect<AdminStatus>
+    /** Takes new operations for requests from now on. Where they cannot be made the present ones stay. */
+    readonly replace: <E>(make: Effect.Effect<Operations, E, Scope.Scope>) => Effect.Effect<void, E>
+  }
+>()("@llm/api/Pipeline") {}
+
+/** Starts with the operations given. */
+export const layer = <E, R>(
+  make: Effect.Effect<Operations, E, R | Scope.Scope>
+): Layer.Layer<Pipeline, E, Exclude<R, Scope.Scope>> =>
+  Layer.effect(
+    Pipeline,
+    Effect.gen(function* () {
+      const parent = yield* Effect.scope
+      const start = <E2, R2>(operations: Effect.Effect<Operations, E2, R2>) =>
+        Effect.gen(function* () {
+          const scope = yield* Scope.fork(parent)
+          const made = yield* Scope.provide(operations, scope).pipe(
+            Effect.onExit((exit) => (Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void))
+          )
+          const generation: Generation = { operations: made, scope, users: 0, retired: false }
+          return generation
+        })
+      const endIfUnused = (generation: Generation) =>
+        generation.retired && generation.users === 0 ? Scope.close(generation.scope, Exit.void) : Effect.void
+
+      let present = yield* start(make)
+      return {
+        status: Effect.suspend(() => present.operations.status),
+        acquire: Effect.suspend(() => {
+          const generation = present
+          generation.users++
+          return Effect.as(
+            Effect.addFinalizer(() =>
+              Effect.suspend(() => {
+                generation.users--
+                return endIfUnused(generation)
+              })
+            ),
+            generation.operations.openai
+          )
+        }),
+        replace: (operations) =>
+          Effect.uninterruptible(
+            Effect.gen(function* () {
+              const next = yield* start(operations)
+              const last = present
+              present = next
+              last.retired = true
+              yield* endIfUnused(last)
+            })
+          )
+      }
+    })
+  )

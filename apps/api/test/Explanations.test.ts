@@ -1,0 +1,98 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { Scenario } from "@llm/simulator"
+import * as Explanations from "@llm/api/Explanations"
+import * as Json from "./support/Json.ts"
+import * as RunningGateway from "./support/RunningGateway.ts"
+
+const { eventually, question } = RunningGateway
+
+const ask = (origin: string, body: object, headers: Record<string, string> = { "x-llm-explain": "true" }) =>
+  Effect.promise(async () => {
+    const reply = await fetch(`${origin}/v1/chat/completions`, {
+      method: "POST",
+      headers,
+      body: JSON.stringify(body)
+    })
+    await reply.arrayBuffer()
+    return reply
+  })
+
+const explanation = (origin: string, id: string | null) =>
+  Effect.promise(async () => {
+    const reply = await fetch(`${origin}/v1/llm/explain/${id}`)
+    return { status: reply.status, text: await reply.text() }
+  })
+
+describe("x-llm-explain", () => {
+  it.live("tells attempts, waits and why, cache, usage and cost", () =>
+    Effect.gen(function* () {
+      const { origin, simulator } = yield* RunningGateway.make({ settings: { LLM_CACHE: "memory" } })
+      yield* simulator.script(Scenario.sequence(["status:503;retry-after-ms=2", null]))
+      const reply = yield* ask(origin, question())
+      const id = reply.headers.get("x-llm-explain-id")
+      assert.strictEqual(id, reply.headers.get("x-llm-call-id"))
+      const { status, text } = yield* explanation(origin, id)
+      assert.strictEqual(status, 200)
+      assert.strictEqual(Json.inText(text, "operation"), "chat.create")
+      assert.strictEqual(Json.inText(text, "attempts", "0", "deployment"), "default")
+      assert.strictEqual(Json.inText(text, "attempts", "0", "failure", "error"), "Overloaded")
+      assert.strictEqual(Json.inText(text, "attempts", "1", "executed"), "yes")
+      assert.strictEqual(Json.inText(text, "attempts", "1", "requestId"), reply.headers.get("x-request-id"))
+      assert.isUndefined(Json.inText(text, "attempts", "2"))
+      assert.strictEqual(Json.inText(text, "waits", "0", "because"), "retry")
+      assert.isAtLeast(Number(Json.inText(text, "waits", "0", "milliseconds")), 2)
+      assert.strictEqual(Json.inText(text, "waits", "0", "after", "error"), "Overloaded")
+      assert.strictEqual(Json.inText(text, "cache"), "miss")
+      assert.strictEqual(Json.inText(text, "cost"), reply.headers.get("x-llm-cost"))
+      assert.isAbove(Number(Json.inText(text, "usage", "totalTokens")), 0)
+      assert.isNumber(Json.inText(text, "milliseconds"))
+
+      const hit = yield* ask(origin, question())
+      const kept = yield* explanation(origin, hit.headers.get("x-llm-explain-id"))
+      assert.strictEqual(Json.inText(kept.text, "cache"), "hit")
+      assert.strictEqual(Json.inText(kept.text, "cost"), "0.000000")
+      assert.deepStrictEqual(Json.inText(kept.text, "attempts"), [])
+    })
+  )
+
+  it.live("tells of a failure, and of a stream", () =>
+    Effect.gen(function* () {
+      const { origin, simulator } = yield* RunningGateway.make()
+      yield* simulator.script(Scenario.sequence(["status:401"]))
+      const refused = yield* ask(origin, question())
+      const failure = yield* explanation(origin, refused.headers.get("x-llm-explain-id"))
+      assert.strictEqual(Json.inText(failure.text, "failure", "error"), "Unauthorized")
+      assert.strictEqual(Json.inText(failure.text, "status"), 401)
+
+      const streamed = yield* ask(origin, { ...question(), stream: true })
+      const id = streamed.headers.get("x-llm-explain-id")
+      let ended = false
+      while (!ended) ended = (yield* explanation(origin, id)).text.includes('"milliseconds"')
+      const { text } = yield* explanation(origin, id)
+      assert.strictEqual(Json.inText(text, "operation"), "chat.stream")
+      assert.strictEqual(Json.inText(text, "attempts", "0", "interrupted"), false)
+    })
+  )
+
+  it.live("is only for calls that were asked", () =>
+    Effect.gen(function* () {
+      const { fibers, origin } = yield* RunningGateway.make()
+      const reply = yield* ask(origin, question(), {})
+      assert.isNull(reply.headers.get("x-llm-explain-id"))
+      const { status, text } = yield* explanation(origin, reply.headers.get("x-llm-call-id"))
+      assert.strictEqual(status, 404)
+      assert.include(text, '"code":"not_explained"')
+      yield* eventually(() => fibers() === 0)
+    })
+  )
+
+  it("remembers so many, and tells nobody else", () => {
+    const { service } = Explanations.make(2)
+    const call = { operation: "chat.create", model: "m", stream: false, beganAt: 0 }
+    for (const id of ["a", "b", "c"]) service.watch({ ...call, id }, "me")
+    assert.isUndefined(service.find("a", "me"))
+    assert.strictEqual(service.find("c", "me")?.id, "c")
+    assert.isUndefined(service.find("c", "another"))
+  })
+})
