@@ -1,3 +1,3 @@
 import { defineConfig } from "vitest/config"
 
-export default defineConfig({ test: { globalSetup: "./upstream.ts" } })
+export default defineConfig({ test: { globalSetup: "./upstream.ts", testTimeout: 60_000 } })

@@ -37,6 +37,19 @@ const onlyDispatcher = {
   }
 }
 
+/** The simulator asks for its encodings by a `require` of its own, which would look for them beside the bundle. */
+const encodingsInside = {
+  name: "encodings-inside",
+  setup: (plugin) =>
+    plugin.onLoad({ filter: /simulator\/(src|dist)\/internal\/Tokens\.[jt]s$/ }, async ({ path }) => ({
+      contents: (await readFile(path, "utf8")).replace(
+        /^const require = createRequire\(import\.meta\.url\);?$/m,
+        ""
+      ),
+      loader: path.endsWith(".ts") ? "ts" : "js"
+    }))
+}
+
 const options = {
   absWorkingDir: here("."),
   outdir,
@@ -63,7 +76,7 @@ const results = await Promise.all([
     chunkNames: "part-[name]-[hash]",
     plugins: [simulationApart, onlyDispatcher]
   }),
-  build({ ...options, entryPoints: { simulation: "src/Simulation.ts" } })
+  build({ ...options, entryPoints: { simulation: "src/Simulation.ts" }, plugins: [encodingsInside] })
 ])
 await chmod(here("dist/oa.js"), 0o755)
 

@@ -13,10 +13,20 @@ const settings = new Set(["upstream.ts", "vitest.config.ts"])
 const programs = fs.readdirSync(folder).filter((name) => name.endsWith(".ts") && !settings.has(name))
 
 const expected: Record<string, RegExp> = {
+  "budgeted.ts":
+    /^trial: the budget "tenant" refuses\nsales: calls 2, failed 0, tokens [1-9]\d*, \$0\.0*[1-9]\d*\nsupport: calls 1, failed 0, tokens [1-9]\d*, \$0\.0*[1-9]\d*\ntrial: calls 1, failed 1, tokens 0, \$0\.0+\nthe budget "company": \$0\.0*[1-9]\d* of \$20\.0+ spent\n$/u,
+  "build-plan.ts":
+    /^goals\.md: indexed\nconstraints\.md: indexed\nrisks\.md: indexed\nthe meeting: .+\nthe files: file_search_call, message\nthe plan: .+\n(?:- .+, \d+ weeks\n)+$/u,
   "first-call.ts": /\bsky\b|\bblue\b/iu,
+  "execution-plan.ts": /\bsky\b|\bblue\b/iu,
   "official-client.ts": /\bsky\b|\bblue\b/iu,
+  "risk-analysis.ts":
+    /^history: 49 messages, \d{3,} tokens\nread: [1-3]\d messages, 3\d\d tokens\nrisk: (?:low|medium|high) \(\d+ of 100\)\n.+\n$/su,
+  "sse-chat.ts": /\b(?:sky|blue)\b.*\n\[done: stop\]\n$/isu,
   "stream.ts": /\n\[stop\]\n$/u,
   "two-deployments.ts": /\bsky\b|\bblue\b/iu,
+  "validate-transaction.ts":
+    /^validate_transaction: .*the amount is not above 0.*\n.+\n\[2 steps, \d+ tokens\]\n$/su,
   "swap-a-policy.ts": /^careful: .+\nbyRate: .+\nbare: .+\n$/su
 }
 

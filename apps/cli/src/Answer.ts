@@ -123,12 +123,11 @@ const ask = Effect.fnUntraced(function* (
   if (!question.quiet) yield* screen.status(`${model} …`)
   const call = question.stream ? streamed(openai, request) : whole(openai, request)
   const reply = yield* Effect.ensuring(call, screen.json ? Effect.void : screen.endAnswer)
-  const receipt: Receipt.Receipt = {
-    model: reply.model,
-    usage: ChatCompletions.usageOf(reply),
-    simulated: upstream.provider === "simulator",
-    duration: (yield* Clock.currentTimeMillis) - startedAt
-  }
+  const duration = (yield* Clock.currentTimeMillis) - startedAt
+  const usage = ChatCompletions.usageOf(reply)
+  const simulated = upstream.provider === "simulator"
+  const cost = simulated || usage === undefined ? undefined : yield* Price.costOf(reply.model, usage)
+  const receipt: Receipt.Receipt = { model: reply.model, usage, simulated, cost, duration }
   return { reply, receipt }
 })
 
@@ -263,8 +262,7 @@ const documentOf = (
   receipt: Receipt.Receipt,
   upstream: Upstream.Upstream
 ): string => {
-  const { usage } = receipt
-  const cost = Receipt.costOf(receipt)
+  const { cost, usage } = receipt
   return `${JSON.stringify({
     ok: true,
     data: {

@@ -18,7 +18,7 @@ import { UsageError } from "./Failure.ts"
 import type { Kind } from "./Stdin.ts"
 
 /** The commands that exist. */
-const commands: ReadonlyArray<string> = ["ask", "help"]
+const commands: ReadonlyArray<string> = ["admin", "ask", "help", "simulate"]
 
 /** Names of commands to come: a prompt of today must not become another command's arguments tomorrow. */
 const reserved: ReadonlySet<string> = new Set([
@@ -62,7 +62,12 @@ export const valueFlags: ReadonlySet<string> = new Set([
   "--base-url",
   "--timeout",
   "--retries",
-  "--completions"
+  "--completions",
+  "--host",
+  "--port",
+  "--script",
+  "--seed",
+  "--record"
 ])
 
 /** Flags of the root itself: alone they need no command. */
@@ -183,9 +188,12 @@ export const plan = (argv: ReadonlyArray<string>, stdin: Kind): Plan => {
   const [word = "", second] = words
   const literal = args.indexOf("--") !== -1 && args.indexOf("--") < first
   if (!literal && word === "help" && words.length <= 2) return help(second)
-  if (!literal && word === "ask") {
-    return { _tag: "Run", args: ["ask", ...args.slice(0, first), ...args.slice(first + 1)] }
+  if (!literal && (word === "ask" || word === "simulate")) {
+    return { _tag: "Run", args: [word, ...args.slice(0, first), ...args.slice(first + 1)] }
   }
+  // Its own commands come before flags.
+  if (!literal && word === "admin")
+    return { _tag: "Run", args: [...args.slice(first), ...args.slice(0, first)] }
   const asPrompt = ["ask", ...args]
   if (literal || !isBareWord(word)) return { _tag: "Run", args: asPrompt }
   const lower = word.toLowerCase()

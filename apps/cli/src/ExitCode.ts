@@ -44,6 +44,7 @@ const codes: Record<LlmError["_tag"], ExitCode> = {
   LimitExceeded: 5,
   QueueFull: 5,
   BudgetExceeded: 5,
+  GuardRefused: 3,
   ToolNotFound: 1,
   ToolInputInvalid: 1,
   ToolFailed: 1

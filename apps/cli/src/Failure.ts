@@ -26,11 +26,19 @@ export class StartFailed extends Schema.TaggedError<StartFailed>()("StartFailed"
   message: Schema.String
 }) {}
 
+/** A gateway's admin API did not do as it was asked. */
+export class AdminFailed extends Schema.TaggedError<AdminFailed>()("AdminFailed", {
+  message: Schema.String,
+  hint: Schema.String,
+  exitCode: Schema.Literals([1, 4, 6])
+}) {}
+
 /** What a command can end in. */
 export type Failure =
   | UsageError
   | AnswerUnusable
   | StartFailed
+  | AdminFailed
   | LlmError.CallError
   | LlmError.StreamInterrupted
 
@@ -57,6 +65,13 @@ export const report = (failure: Failure): Report => {
       return { tag: failure._tag, message: line(failure.message), hint: failure.hint, exitCode: 2 }
     case "StartFailed":
       return { tag: failure._tag, message: line(failure.message), hint: undefined, exitCode: 1 }
+    case "AdminFailed":
+      return {
+        tag: failure._tag,
+        message: line(failure.message),
+        hint: failure.hint,
+        exitCode: failure.exitCode
+      }
     case "AnswerUnusable":
       return {
         tag: failure._tag,

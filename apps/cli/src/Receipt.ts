@@ -9,6 +9,8 @@ export interface Receipt {
   readonly model: string
   readonly usage: Usage | undefined
   readonly simulated: boolean
+  /** Pico-dollars; `undefined` where it is not known, or nobody is billed. */
+  readonly cost: bigint | undefined
   /** From the first attempt to the last byte, in milliseconds. */
   readonly duration: number
 }
@@ -21,10 +23,6 @@ const tokens = (usage: Usage | undefined): string => {
   return `${grouped(usage.inputTokens)}→${grouped(usage.outputTokens)} tok${cached}`
 }
 
-/** Pico-dollars; `undefined` where it is not known, or nobody is billed. */
-export const costOf = (receipt: Receipt): bigint | undefined =>
-  receipt.simulated || receipt.usage === undefined ? undefined : Price.costOf(receipt.model, receipt.usage)
-
 /** Milliseconds for a person: `40 ms`, `0.4 s`, `12.3 s`, `30 s`. */
 export const seconds = (millis: number): string => {
   if (millis < 100) return `${Math.round(millis)} ms`
@@ -34,7 +32,7 @@ export const seconds = (millis: number): string => {
 
 /** The line: `gpt-6-luna · 812→344 tok (512 cached) · $0.0006 · 1.9 s`. */
 export const format = (receipt: Receipt): string => {
-  const cost = costOf(receipt)
+  const { cost } = receipt
   const money = receipt.simulated ? "simulated" : cost === undefined ? "unpriced" : Price.format(cost)
   return [receipt.model, tokens(receipt.usage), money, seconds(receipt.duration)].join(" · ")
 }

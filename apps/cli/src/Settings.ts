@@ -32,6 +32,8 @@ export const table = [
   ["LLM_BREAKER", "consecutive, rate or none (consecutive)"],
   ["LLM_BREAKER_FAILURES", "failures that open the circuit (10)"],
   ["LLM_BREAKER_OPEN_FOR", "how long it stays open (30 seconds)"],
+  ["LLM_ADMIN_URL", "the gateway's admin listener, for oa admin"],
+  ["LLM_ADMIN_TOKEN", "the gateway's admin token, or a key with the scope admin"],
   ["LLM_LOG_LEVEL", "trace, debug, info, warn, error, fatal or none (error)"],
   ["NO_COLOR", "any value switches colours off"]
 ] as const

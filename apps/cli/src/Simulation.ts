@@ -7,6 +7,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
+import * as Program from "@llm/simulator/Program"
 import { make } from "@llm/simulator/Simulator"
 
 /** A simulator that listens. */
@@ -27,5 +28,12 @@ export const start = async (paced: boolean): Promise<Simulation> => {
     ? { latency: { timeToFirstToken: "250 millis", betweenTokens: "15 millis" } as const }
     : {}
   const { url } = await Effect.runPromise(Scope.provide(make(options), scope))
+  return { url, close: () => Effect.runPromise(Scope.close(scope, Exit.void)) }
+}
+
+/** Starts one as it was told; rejects with an `Error` that says why where it cannot. */
+export const serve = async (settings: Program.Settings): Promise<Simulation> => {
+  const scope = Scope.makeUnsafe()
+  const { url } = await Effect.runPromise(Scope.provide(Program.start(settings), scope))
   return { url, close: () => Effect.runPromise(Scope.close(scope, Exit.void)) }
 }

@@ -126,11 +126,14 @@ describe("commands", () => {
 
   it.live("the flags that take a value are those of the parser", () =>
     Effect.gen(function* () {
-      const { stdout } = yield* run(["ask", "--help"])
-      const flags = [...stdout.matchAll(/^ {2}((?:-\w, )?--[\w-]+) </gmu)].flatMap(([, names = ""]) =>
-        names.split(", ")
-      )
-      assert.deepStrictEqual(flags.toSorted(), [...CommandLine.valueFlags].toSorted())
+      const flagsOf = (command: string) =>
+        Effect.map(run([command, "--help"]), ({ stdout }) =>
+          [...stdout.matchAll(/^ {2}((?:-\w, )?--[\w-]+) </gmu)].flatMap(([, names = ""]) =>
+            names.split(", ")
+          )
+        )
+      const flags = new Set([...(yield* flagsOf("ask")), ...(yield* flagsOf("simulate"))])
+      assert.deepStrictEqual([...flags].toSorted(), [...CommandLine.valueFlags].toSorted())
     })
   )
 })

@@ -1,31 +1,45 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Usage } from "@llm/core"
+import { PriceCatalogue, Usage } from "@llm/core"
+import { Effect } from "effect"
+import { TestClock } from "effect/testing"
 import * as Price from "../src/Price.ts"
 import * as Receipt from "../src/Receipt.ts"
 
 const usage = (counts: Partial<Usage.Usage>): Usage.Usage => ({ ...Usage.zero, ...counts })
 
+const costOf = (model: string, counts: Partial<Usage.Usage>) =>
+  Effect.andThen(TestClock.setTime(Date.UTC(2026, 10, 21)), Price.costOf(model, usage(counts)))
+
 describe("costOf", () => {
-  it("bills plain, cached and written prompt tokens apart", () => {
-    const cost = Price.costOf(
-      "gpt-6-luna",
-      usage({ inputTokens: 1000, cachedTokens: 400, cacheWriteTokens: 100, outputTokens: 200 })
-    )
-    // 500 × 0.10 + 400 × 0.01 + 100 × 0.125 + 200 × 0.50 = 166.5 micro-dollars
-    assert.strictEqual(cost, 166_500_000n)
-  })
+  it.effect("bills plain, cached and written prompt tokens apart", () =>
+    Effect.gen(function* () {
+      const counts = { inputTokens: 1000, cachedTokens: 400, cacheWriteTokens: 100, outputTokens: 200 }
+      // 500 × 0.10 + 400 × 0.01 + 100 × 0.125 + 200 × 0.50 = 166.5 micro-dollars
+      assert.strictEqual(yield* costOf("gpt-6-luna", counts), 166_500_000n)
+    })
+  )
 
-  it("doubles input and adds half to output above 272,000 prompt tokens", () => {
-    const at = Price.costOf("gpt-6-sol", usage({ inputTokens: 272_000, outputTokens: 1000 }))
-    const above = Price.costOf("gpt-6-sol", usage({ inputTokens: 272_001, outputTokens: 1000 }))
-    assert.strictEqual(at, 272_000n * 2_000_000n + 1000n * 10_000_000n)
-    assert.strictEqual(above, 272_001n * 4_000_000n + 1000n * 15_000_000n)
-  })
+  it.effect("doubles input and adds half to output above 272,000 prompt tokens", () =>
+    Effect.gen(function* () {
+      const at = yield* costOf("gpt-6-sol", { inputTokens: 272_000, outputTokens: 1000 })
+      const above = yield* costOf("gpt-6-sol", { inputTokens: 272_001, outputTokens: 1000 })
+      assert.strictEqual(at, 272_000n * 2_000_000n + 1000n * 10_000_000n)
+      assert.strictEqual(above, 272_001n * 4_000_000n + 1000n * 15_000_000n)
+    })
+  )
 
-  it("knows dated names, and has no price for unknown ones", () => {
-    const tokens = usage({ inputTokens: 10, outputTokens: 10 })
-    assert.strictEqual(Price.costOf("gpt-6-luna-2026-09-22", tokens), Price.costOf("gpt-6-luna", tokens))
-    assert.isUndefined(Price.costOf("gpt-6-lunatic", tokens))
+  it.effect("knows dated names, and has no price for unknown ones", () =>
+    Effect.gen(function* () {
+      const tokens = { inputTokens: 10, outputTokens: 10 }
+      assert.strictEqual(yield* costOf("gpt-6-luna-2026-09-22", tokens), yield* costOf("gpt-6-luna", tokens))
+      assert.isUndefined(yield* costOf("gpt-6-lunatic", tokens))
+    })
+  )
+})
+
+describe("asOf", () => {
+  it("is the catalogue's", () => {
+    assert.strictEqual(Price.asOf, PriceCatalogue.builtIn.asOf)
   })
 })
 
@@ -37,19 +51,18 @@ describe("format", () => {
     assert.strictEqual(Price.format(12_345_000_000_000n), "$12.35")
   })
 
-  it("writes the receipt of the page", () => {
-    assert.strictEqual(
-      Receipt.format({
-        model: "gpt-6-luna",
-        usage: usage({ inputTokens: 4812, outputTokens: 344, cachedTokens: 512 }),
-        simulated: false,
-        duration: 1912
-      }),
-      "gpt-6-luna · 4,812→344 tok (512 cached) · $0.0006 · 1.9 s"
-    )
-    assert.strictEqual(
-      Receipt.format({ model: "x", usage: undefined, simulated: false, duration: 30 }),
-      "x · tokens not reported · unpriced · 30 ms"
-    )
-  })
+  it.effect("writes the receipt of the page", () =>
+    Effect.gen(function* () {
+      const counts = usage({ inputTokens: 4812, outputTokens: 344, cachedTokens: 512 })
+      const cost = yield* costOf("gpt-6-luna", counts)
+      assert.strictEqual(
+        Receipt.format({ model: "gpt-6-luna", usage: counts, simulated: false, cost, duration: 1912 }),
+        "gpt-6-luna · 4,812→344 tok (512 cached) · $0.0006 · 1.9 s"
+      )
+      assert.strictEqual(
+        Receipt.format({ model: "x", usage: undefined, simulated: false, cost: undefined, duration: 30 }),
+        "x · tokens not reported · unpriced · 30 ms"
+      )
+    })
+  )
 })

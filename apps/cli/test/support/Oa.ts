@@ -30,10 +30,12 @@ export interface Running {
   /** Resolves once stdout, or stderr, holds the text. */
   readonly shows: (stream: "stdout" | "stderr", text: string | RegExp) => Effect.Effect<void>
   readonly ended: Effect.Effect<Ended>
+  /** What stdout holds so far. */
+  readonly stdout: () => string
 }
 
 /** Starts a run; what is left of it is killed when the scope closes. */
-const start = (
+export const start = (
   args: ReadonlyArray<string>,
   options: Options = {}
 ): Effect.Effect<Running, never, Scope.Scope> =>
@@ -59,6 +61,7 @@ const start = (
       const running: Running = {
         child,
         ended: Effect.promise(() => closed),
+        stdout: () => output.stdout,
         shows: (name, text) =>
           Effect.callback((resume) => {
             const check = () => {

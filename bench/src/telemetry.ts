@@ -1,0 +1,198 @@
+/** What sight costs: redaction of large texts, and telemetry of a call in CPU time. */
+import {
+  Backoff,
+  Call,
+  CircuitBreaker,
+  Redaction,
+  Resilience,
+  RetryBudget,
+  Telemetry,
+  Timeouts,
+  Usage
+} from "@llm/core"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import * as Tracer from "effect/Tracer"
+import * as Options from "./Options.ts"
+import * as Recording from "./Recording.ts"
+import * as Report from "./Report.ts"
+
+const megabyte = 1_000_000
+
+const filled = (piece: string, length: number): string =>
+  piece.repeat(Math.ceil(length / piece.length)).slice(0, length)
+
+/** What people write, what servers send, and what somebody would send to keep us busy. */
+const texts: ReadonlyArray<readonly [name: string, piece: string]> = [
+  ["prose", "The quick brown fox, a token of its kind: it jumps over the lazy dog, twice a day, at 12:45. "],
+  ["JSON", '{"role":"user","content":"Hello, how are you? It is 12:45.","seed":[1,2.5,0.33333333]},'],
+  ["log lines", "2026-11-21 level=INFO message=asked key=sk-proj-abcdef123456 user=jo@example.com ms=12\n"],
+  ["eyJ-", "eyJ-"],
+  ["sk-", "sk-"],
+  ["key-", "key-"],
+  ["a@", "a@"],
+  ["Bearer and spaces", `Bearer${" ".repeat(megabyte)}`],
+  ['token="', 'token="'],
+  ["digits in groups", "4111 "],
+  ["one digit after the other", "1 "],
+  [":", ":"]
+]
+
+const sizes = [
+  { name: "one", title: "1 MB", length: megabyte },
+  { name: "two", title: "2 MB", length: 2 * megabyte }
+]
+
+const call = Call.make({ provider: "openai", operation: "chat.create", model: "gpt-6-luna", tenant: "acme" })
+const usage = () => ({ ...Usage.zero, inputTokens: 10, outputTokens: 5, totalTokens: 15 })
+
+/** Lines and spans are made, and thrown away: what an exporter does with them is not counted. */
+const logger = Logger.layer([Logger.map(Logger.formatJson, () => {})])
+const redactingLogger = Logger.layer([Logger.map(Redaction.logger(Logger.formatJson), () => {})])
+const tracer = Layer.succeed(
+  Tracer.Tracer,
+  Tracer.make({ span: (options) => new Tracer.NativeSpan(options) })
+)
+const redactingTracer = Layer.provide(Redaction.layerTracer(), tracer)
+
+const metrics = Telemetry.layerMetrics({ cost: () => 0.001 })
+const spans = Layer.provide(Telemetry.layerSpans, tracer)
+const log = Layer.provide(Telemetry.layerLog, logger)
+const everything = Telemetry.layerLog.pipe(
+  Layer.provideMerge(Telemetry.layerSpans),
+  Layer.provideMerge(metrics)
+)
+
+const observed: ReadonlyArray<{
+  readonly name: string
+  readonly title: string
+  readonly layer: Layer.Layer<never>
+}> = [
+  { name: "none", title: "none", layer: Layer.empty },
+  { name: "metrics", title: "metrics", layer: metrics },
+  { name: "spans", title: "spans", layer: spans },
+  { name: "log", title: "log", layer: log },
+  { name: "all", title: "all", layer: Layer.provide(everything, [logger, tracer]) },
+  {
+    name: "redacted",
+    title: "all, redacted",
+    layer: Layer.provide(everything, [redactingLogger, redactingTracer])
+  }
+]
+
+/** Microseconds of CPU time that some work takes. */
+const spent = async (work: () => unknown): Promise<number> => {
+  const before = process.cpuUsage()
+  await work()
+  const { system, user } = process.cpuUsage(before)
+  return system + user
+}
+
+const measureRedaction = async (options: Options.Options, rounds: number) => {
+  const redact = Redaction.make()
+  const recording = new Recording.Recording()
+  for (let round = -1; round < rounds; round++) {
+    for (const [name, piece] of texts) {
+      for (const size of sizes) {
+        const text = filled(piece, size.length)
+        const micros = await spent(() => redact(text))
+        // The first round warms up.
+        if (round >= 0) recording.add(name, size.name, micros / 1000)
+      }
+    }
+  }
+  await Report.publish({
+    name: "redaction",
+    options,
+    contestants: sizes,
+    missing: [],
+    notes: ["Time is CPU time. Twice the text is to take twice the time, whatever is in it."],
+    measures: texts.map(([name]) => ({
+      name,
+      title: name,
+      unit: "ms",
+      digits: 1,
+      samples: recording.of(name)
+    })),
+    ratios: texts.map(([name]) => ({
+      title: `${name}, 2 MB / 1 MB`,
+      measure: name,
+      above: "two",
+      below: "one",
+      target: { atMost: 3 }
+    })),
+    checks: {}
+  })
+}
+
+const measureCalls = async (options: Options.Options, rounds: number, calls: number) => {
+  const recording = new Recording.Recording()
+  const asked = observed.filter(
+    ({ name }) => options.only.length === 0 || name === "none" || options.only.includes(name)
+  )
+  const contestants = asked.map(({ layer, name }) => {
+    const pipe = Resilience.layer.pipe(
+      Layer.provide([
+        Backoff.layerFixed({ base: "1 second" }),
+        CircuitBreaker.layerNone,
+        RetryBudget.layerNone,
+        Timeouts.layer()
+      ]),
+      Layer.provide(layer)
+    )
+    const runtime = ManagedRuntime.make(pipe)
+    const loop = Effect.gen(function* () {
+      const resilience = yield* Resilience.Resilience
+      const one = resilience.run(call, (attempt) => Effect.sync(() => attempt.report({ usage })))
+      for (let done = 0; done < calls; done++) yield* Effect.scoped(one)
+    })
+    return { name, runtime, work: () => runtime.runPromise(loop) }
+  })
+  for (let round = -1; round < rounds; round++) {
+    for (const { name, work } of contestants) {
+      const micros = await spent(work)
+      if (round >= 0) recording.add("cpuPerCall", name, micros / calls)
+    }
+  }
+  for (const { runtime } of contestants) await runtime.dispose()
+  await Report.publish({
+    name: "telemetry",
+    options,
+    contestants: asked,
+    missing: [],
+    notes: [],
+    measures: [
+      {
+        name: "cpuPerCall",
+        title: "CPU per call",
+        unit: "µs",
+        digits: 1,
+        samples: recording.of("cpuPerCall")
+      },
+      {
+        name: "added",
+        title: "added by telemetry",
+        unit: "µs",
+        digits: 1,
+        samples: recording.added("cpuPerCall", "none")
+      }
+    ],
+    ratios: [],
+    checks: {}
+  })
+}
+
+/** Runs the measurement with the arguments of a command line; resolves when the reports are printed and written. */
+export const run = async (given: ReadonlyArray<string>) => {
+  const options = Options.parse(
+    "bench telemetry",
+    observed.map(({ name }) => name),
+    given
+  )
+  await measureRedaction(options, options.quick ? 3 : 7)
+  await measureCalls(options, options.quick ? 3 : 7, options.quick ? 2000 : 10_000)
+}
+
+if (import.meta.main) await run(process.argv.slice(2))

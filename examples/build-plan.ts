@@ -1,0 +1,95 @@
+/** A build plan from what is written down and what was said: files are searched, a meeting is transcribed. */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import { Resilience } from "@llm/core"
+import { OpenAi, Responses, StructuredOutput } from "@llm/openai"
+import { Console, Effect, Layer, Result, Schema } from "effect"
+import { openAsBlob } from "node:fs"
+import * as path from "node:path"
+
+const model = "gpt-6-luna"
+
+const Plan = Schema.Struct({
+  goal: Schema.String,
+  milestones: Schema.NonEmptyArray(
+    Schema.Struct({
+      title: Schema.String,
+      weeks: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 11 })),
+      dependsOn: Schema.Array(Schema.String).annotate({ description: "Titles of other milestones" })
+    })
+  ),
+  risks: Schema.Array(Schema.Struct({ risk: Schema.String, answer: Schema.optional(Schema.String) }))
+})
+
+/** A file of this folder; read while it is sent. */
+const open = (filename: string) =>
+  Effect.promise(async () => ({
+    filename,
+    file: await openAsBlob(path.join(import.meta.dirname, "data", filename))
+  }))
+
+/** A store of local files, deleted with them at the end of the scope. */
+const searchable = Effect.fnUntraced(function* (filenames: ReadonlyArray<string>) {
+  const openai = yield* OpenAi.OpenAi
+  const sources = yield* Effect.forEach(filenames, open)
+  const built = yield* Effect.acquireRelease(
+    openai.vectorStores.createFromFiles({ name: "build plan", files: sources }),
+    ({ files, store }) =>
+      Effect.all(
+        [
+          Effect.ignore(openai.vectorStores.delete(store.id)),
+          ...files.flatMap(({ result }) =>
+            Result.isSuccess(result) ? [Effect.ignore(openai.files.delete(result.success.id))] : []
+          )
+        ],
+        { discard: true }
+      ),
+    { interruptible: true }
+  )
+  for (const { filename, result } of built.files) {
+    yield* Console.log(`${filename}: ${Result.isSuccess(result) ? "indexed" : result.failure.hint}`)
+  }
+  return built.store
+})
+
+const program = Effect.gen(function* () {
+  const openai = yield* OpenAi.OpenAi
+
+  const [store, meeting] = yield* Effect.all(
+    [
+      searchable(["goals.md", "constraints.md", "risks.md"]),
+      Effect.flatMap(open("meeting.wav"), (recording) =>
+        openai.audio.transcribe({ ...recording, model: "gpt-transcribe" })
+      )
+    ],
+    { concurrency: "unbounded" }
+  )
+  yield* Console.log(`the meeting: ${meeting.text}`)
+
+  const findings = yield* openai.responses.create({
+    model,
+    input: "What are the goals, the constraints and the risks of this project?",
+    tools: [{ type: "file_search", vector_store_ids: [store.id] }]
+  })
+  yield* Console.log(`the files: ${findings.output.map(({ type }) => type).join(", ")}`)
+
+  const { value: plan } = yield* StructuredOutput.generate({
+    schema: Plan,
+    name: "build_plan",
+    request: {
+      model,
+      messages: [
+        { role: "developer", content: "Write a build plan. What was said in the meeting is the newest." },
+        { role: "user", content: `From the files:\n${Responses.textOf(findings)}` },
+        { role: "user", content: `From the meeting:\n${meeting.text}` }
+      ]
+    }
+  })
+  yield* Console.log(`the plan: ${plan.goal}`)
+  for (const { title, weeks } of plan.milestones) yield* Console.log(`- ${title}, ${weeks} weeks`)
+}).pipe(
+  Effect.scoped,
+  Effect.catchTag("Refused", ({ refusal }) => Console.error(`no plan: ${refusal}`)),
+  Effect.provide(OpenAi.layerConfig.pipe(Layer.provide(Resilience.layerDefault)))
+)
+
+NodeRuntime.runMain(program)
