@@ -280,7 +280,8 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
         const head = segments[0] ?? active
         head.rows ??= load(head)
         const rows = head.rows.slice(head.acknowledged, head.acknowledged + limit)
-        if (rows.length > 0 || head === active) return rows
+        // Only a file that has been taken in whole is left for the next.
+        if (rows.length > 0 || head === active || head.acknowledged < head.count) return rows
         prune()
       }
     },

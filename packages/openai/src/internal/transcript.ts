@@ -31,11 +31,11 @@ const Segment = Schema.Struct({
   /** Hundredths of a second. */
   seek: Schema.optional(Schema.NullOr(Schema.Finite))
 })
-export type Segment = typeof Segment.Type
+type Segment = typeof Segment.Type
 
 /** A word; times in seconds from the beginning. */
 const Word = Schema.Struct({ word: Schema.String, start: Schema.Finite, end: Schema.Finite })
-export type Word = typeof Word.Type
+type Word = typeof Word.Type
 
 /** What was said, and when. */
 export const VerboseTranscription = Schema.Struct({
