@@ -78,12 +78,6 @@ export const layer = ({ bodyLimit, origins, passthrough }: Options) =>
           ? Effect.succeed(Access.anyone)
           : Effect.mapError(access.authenticate(headers), ({ response }) => response)
 
-      /** What stands against a call, once it is known what it asks for. */
-      const refusal = (
-        caller: Access.Caller,
-        wish: Access.Wish
-      ): HttpServerResponse.HttpServerResponse | undefined => caller.denies(wish)?.response
-
       const failed = (error: LlmError.CallError, id: string, more: Record<string, string>) => {
         more["x-llm-call-id"] = id
         if (error.attempts > 0) more["x-llm-deployment"] = error.deployment
@@ -127,7 +121,7 @@ export const layer = ({ bodyLimit, origins, passthrough }: Options) =>
           )
         }
         const operation = facts.stream ? endpoint.streamed : endpoint.operation
-        const refused = refusal(caller, { operation, model: facts.model })
+        const refused = caller.denies({ operation, model: facts.model })?.response
         if (refused !== undefined) return Effect.succeed(refused)
         const id = Call.newId(clock, random)
         const more: Record<string, string> = {}

@@ -26,6 +26,7 @@ import type {
 import * as ChatStream from "./internal/chatStream.ts"
 import * as EventStream from "./internal/eventStream.ts"
 import * as Guarded from "./internal/guarded.ts"
+import type * as Operation from "./internal/operation.ts"
 import * as RescuedStream from "./internal/rescue.ts"
 import {
   callOf,
@@ -51,11 +52,7 @@ export type Request = Omit<
 }
 
 /** What is no part of the request. */
-export interface CallOptions {
-  /** Wall-clock end of the caller's patience, in milliseconds since the epoch. */
-  readonly deadline?: number | undefined
-  /** On whose account the call runs. */
-  readonly tenant?: string | undefined
+export interface CallOptions extends Operation.CallOptions {
   /** Calls of one session go to one deployment, whose prompt cache knows it; `prompt_cache_key` unless told. */
   readonly session?: string | undefined
   /** Asking twice does no harm but for what it costs: the call may be hedged. */

@@ -13,6 +13,7 @@ import { endianness } from "node:os"
 import type { EmbeddingCreateParams } from "openai/resources/embeddings"
 import { withRequestId } from "./internal/context.ts"
 import * as EmbeddingInput from "./internal/embeddingInput.ts"
+import type * as Operation from "./internal/operation.ts"
 import { callOf, type OpenAiClient, parseJson, readBytes } from "./OpenAiClient.ts"
 
 // ---------------------------------------------------------------------------
@@ -25,12 +26,7 @@ export interface Request extends Omit<EmbeddingCreateParams, "input" | "encoding
 }
 
 /** What is no part of the request. */
-export interface CallOptions {
-  /** Wall-clock end of the caller's patience, in milliseconds since the epoch. */
-  readonly deadline?: number | undefined
-  /** On whose account the call runs. */
-  readonly tenant?: string | undefined
-}
+export type CallOptions = Operation.CallOptions
 
 /** How many requests of one call are on their way at once. */
 const concurrency = 4
