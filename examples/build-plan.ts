@@ -37,8 +37,8 @@ const searchable = Effect.fnUntraced(function* (filenames: ReadonlyArray<string>
       Effect.all(
         [
           Effect.ignore(openai.vectorStores.delete(store.id)),
-          ...files.flatMap(({ result }) =>
-            Result.isSuccess(result) ? [Effect.ignore(openai.files.delete(result.success.id))] : []
+          ...files.flatMap(({ uploaded }) =>
+            uploaded === undefined ? [] : [Effect.ignore(openai.files.delete(uploaded.id))]
           )
         ],
         { discard: true }
@@ -70,7 +70,10 @@ const program = Effect.gen(function* () {
     input: "What are the goals, the constraints and the risks of this project?",
     tools: [{ type: "file_search", vector_store_ids: [store.id] }]
   })
-  yield* Console.log(`the files: ${findings.output.map(({ type }) => type).join(", ")}`)
+  const cited = Responses.citationsOf(findings).flatMap(({ citation }) =>
+    citation.type === "file_citation" ? [citation.filename ?? citation.file_id] : []
+  )
+  yield* Console.log(`from the files: ${cited.join(", ")}`)
 
   const { value: plan } = yield* StructuredOutput.generate({
     schema: Plan,

@@ -21,6 +21,13 @@ const base = "@pydantic/genai-prices"
 /** When the overlay was last compared with its sources. */
 const asOf = "2026-11-21"
 
+/** Dollars as a price list writes them, per million tokens, to pico-dollars per token. */
+const pico = (dollars: string): number => {
+  const match = /^(\d+)(?:\.(\d{1,6}))?$/u.exec(dollars)
+  if (match === null) throw new Error(`${dollars} is no amount with at most six decimals`)
+  return Number(`${match[1]}${(match[2] ?? "").padEnd(6, "0")}`)
+}
+
 interface Provider {
   /** Multipliers in thousandths, by service tier. */
   readonly tiers?: Readonly<Record<string, number>>
@@ -28,16 +35,37 @@ interface Provider {
   readonly regional?: number
   /** Where models are looked for that it does not list itself. */
   readonly fallback?: string
+  /** Built-in tools, in pico-dollars a call. */
+  readonly tools?: ReadonlyArray<{
+    readonly from?: string
+    readonly source: string
+    readonly fees: Readonly<Record<string, number>>
+  }>
 }
+
+/** Dollars for a thousand calls, as price lists have them, to pico-dollars for one. */
+const fee = (dollars: string): number => pico(dollars) * 1000
+
+/**
+ * Web and file search cost the same with every model of the base (`web_searches_kcount`, `storage_searches_kcount`);
+ * a container of 1 GB costs $0.03, and the larger ones are left out.
+ */
+const openaiTools = () => [
+  {
+    source: "https://platform.openai.com/docs/pricing",
+    fees: { webSearch: fee("10"), fileSearch: fee("2.5"), container: fee("30") }
+  }
+]
 
 /** Batch and flex are half the price, fast (which replies call priority) twice; regional processing adds 10 %. */
 const providers: Readonly<Record<string, Provider>> = {
-  openai: { tiers: { batch: 500, flex: 500, priority: 2000 }, regional: 1100 },
+  openai: { tiers: { batch: 500, flex: 500, priority: 2000 }, regional: 1100, tools: openaiTools() },
   azure: { fallback: "openai" },
   cerebras: {},
   deepseek: {},
   fireworks: {},
-  groq: {},
+  // Its standard tier has a name of its own, and flex costs the same: https://console.groq.com/docs/flex-processing.
+  groq: { tiers: { on_demand: 1000, flex: 1000 } },
   mistral: {},
   together: {},
   "x-ai": {}
@@ -52,13 +80,6 @@ interface Listed {
   readonly source?: string
   readonly rates: Readonly<Record<string, number>>
   readonly long?: { readonly above: number; readonly rates: Readonly<Record<string, number>> }
-}
-
-/** Dollars as a price list writes them, per million tokens, to pico-dollars per token. */
-const pico = (dollars: string): number => {
-  const match = /^(\d+)(?:\.(\d{1,6}))?$/u.exec(dollars)
-  if (match === null) throw new Error(`${dollars} is no amount with at most six decimals`)
-  return Number(`${match[1]}${(match[2] ?? "").padEnd(6, "0")}`)
 }
 
 interface Newer {

@@ -1,6 +1,7 @@
 /** A process under measurement (or the upstream), started with the probe and asked over IPC. */
 import { spawn } from "node:child_process"
 import * as Schema from "effect/Schema"
+import * as ProcessTree from "./ProcessTree.ts"
 
 /** CPU time (user and system, all threads) since the start in microseconds; resident memory in bytes. */
 interface Usage {
@@ -13,13 +14,22 @@ export interface Child extends AsyncDisposable {
   /** Sends one question and returns the next message. Rejects when the process ends first or stays silent. */
   readonly ask: (question: string | object) => Promise<unknown>
   readonly usage: () => Promise<Usage>
+  /** Sends SIGTERM; resolves when the process is gone. */
+  readonly stop: () => Promise<void>
   /** Rejects with what the process printed when it ends before it is disposed. */
   readonly ended: Promise<never>
 }
 
 export interface Options {
   readonly name: string
+  /** A program of Node's, unless it is `native`. */
   readonly file: URL
+  /** An executable of its own: it answers no questions, and its usage is what Linux counts. */
+  readonly native?: boolean
+  /** Flags of Node's own. */
+  readonly flags?: ReadonlyArray<string>
+  /** The working directory. */
+  readonly folder?: string
   readonly arguments?: ReadonlyArray<string>
   readonly environment?: Readonly<Record<string, string>>
 }
@@ -29,17 +39,14 @@ const probe = new URL("./children/probe.ts", import.meta.url).href
 const decodeUsage = Schema.decodeUnknownSync(Schema.Struct({ cpu: Schema.Number, rss: Schema.Number }))
 
 export const start = (options: Options): Child => {
+  const { arguments: given = [], file, flags = [], native = false } = options
+  const node = [...flags, "--import", probe, "--disable-warning=ExperimentalWarning", file.pathname]
   // Nothing of the person's environment is passed on: a real key or base URL must not reach a contestant.
   const child = spawn(
-    process.execPath,
-    [
-      "--import",
-      probe,
-      "--disable-warning=ExperimentalWarning",
-      options.file.pathname,
-      ...(options.arguments ?? [])
-    ],
+    native ? file.pathname : process.execPath,
+    native ? given : [...node, ...given],
     {
+      cwd: options.folder,
       env: { PATH: process.env["PATH"], NODE_ENV: "production", ...options.environment },
       stdio: ["ignore", "pipe", "pipe", "ipc"],
       serialization: "advanced"
@@ -76,7 +83,12 @@ export const start = (options: Options): Child => {
     name: options.name,
     ask,
     ended,
-    usage: async () => decodeUsage(await ask("usage")),
+    usage: async () =>
+      native ? ProcessTree.usage(child.pid ?? -1) : decodeUsage(await ask("usage")),
+    stop: () => {
+      child.kill("SIGTERM")
+      return exited
+    },
     [Symbol.asyncDispose]: () => {
       child.kill("SIGKILL")
       return exited

@@ -7,6 +7,8 @@ export interface Target {
   readonly name: string
   readonly origin: string
   readonly headers: Readonly<Record<string, string>>
+  /** The API key of the next call; one that nobody knows unless told. */
+  readonly nextKey?: () => string
 }
 
 const requestMillis = 30_000
@@ -15,7 +17,11 @@ const send = (pool: Pool, target: Target, model: Canned.Model) =>
   pool.request({
     path: "/v1/chat/completions",
     method: "POST",
-    headers: { "content-type": "application/json", authorization: "Bearer sk-bench", ...target.headers },
+    headers: {
+      "content-type": "application/json",
+      authorization: `Bearer ${target.nextKey?.() ?? "sk-bench"}`,
+      ...target.headers
+    },
     body: Canned.request(model),
     headersTimeout: requestMillis,
     bodyTimeout: requestMillis
@@ -29,10 +35,10 @@ const chatOnce = async (pool: Pool, target: Target) => {
   }
 }
 
-/** Resolves once the contestant answers a chat call; rejects with its last fault after 20 seconds. */
+/** Resolves once the contestant answers a chat call; rejects with its last fault after a minute. */
 export const ready = async (target: Target) => {
   const pool = new Pool(target.origin)
-  const giveUp = performance.now() + 20_000
+  const giveUp = performance.now() + 60_000
   for (;;) {
     try {
       await chatOnce(pool, target)
@@ -94,6 +100,42 @@ export const latencies = async (target: Target, count: number): Promise<Readonly
     await chatOnce(pool, target)
     times.push((performance.now() - begin) * 1_000)
   }
+  await pool.destroy()
+  return times
+}
+
+/** As if random between 0 and 1, and the same in every run: a linear congruential generator. */
+const draws = () => {
+  let state = 1
+  return () => (state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0) / 2 ** 32
+}
+
+/**
+ * Times of calls in microseconds that come at random moments, so many per second, whether earlier ones have been
+ * answered or not: what is slow delays no call that comes after it, and is not left out.
+ */
+export const paced = async (
+  target: Target,
+  perSecond: number,
+  seconds: number
+): Promise<ReadonlyArray<number>> => {
+  const pool = new Pool(target.origin, { connections: null })
+  const draw = draws()
+  const times: Array<number> = []
+  const running: Array<Promise<void>> = []
+  const call = async () => {
+    const begin = performance.now()
+    await chatOnce(pool, target)
+    times.push((performance.now() - begin) * 1_000)
+  }
+  const start = performance.now()
+  const nextGap = () => (-Math.log(1 - draw()) / perSecond) * 1_000
+  for (let at = nextGap(); at < seconds * 1_000; at += nextGap()) {
+    const wait = start + at - performance.now()
+    if (wait > 0) await sleep(wait)
+    running.push(call())
+  }
+  await Promise.all(running)
   await pool.destroy()
   return times
 }

@@ -8,28 +8,38 @@ export interface Options {
   readonly quick: boolean
   /** The one contestant to profile instead of measuring. */
   readonly profile: string | undefined
+  /** Sizes that a measurement has beside these, by their names; `undefined` where none was given. */
+  readonly sizes: Readonly<Record<string, number | undefined>>
 }
 
-const usage = (program: string, contestants: ReadonlyArray<string>) => `Usage: ${program} [options]
+/** What a size is for, by its name. */
+type Sizes = Readonly<Record<string, string>>
+
+const usage = (program: string, contestants: ReadonlyArray<string>, sizes: Sizes) => `Usage: ${program} [options]
   --only <a,b>      only these contestants: ${contestants.join(", ")}
   --quick           fewer rounds and calls: for a tendency, not to quote
   --profile <a>     profile this contestant under load and print where its time goes
-  --help            this text`
+${Object.entries(sizes)
+  .map(([name, meaning]) => `  ${`--${name} <n>`.padEnd(18)}${meaning}\n`)
+  .join("")}  --help            this text`
 
 /** Reads the options; a mistake or `--help` prints the usage and ends the process. */
 export const parse = (
   program: string,
   contestants: ReadonlyArray<string>,
-  given: ReadonlyArray<string>
+  given: ReadonlyArray<string>,
+  sizes: Sizes = {}
 ): Options => {
   const stop = (message: string, code: number): never => {
-    console.log(`${message}${usage(program, contestants)}`)
+    console.log(`${message}${usage(program, contestants, sizes)}`)
     process.exit(code)
   }
   try {
-    const { values } = parseArgs({
+    const { values, tokens } = parseArgs({
       args: [...given],
+      tokens: true,
       options: {
+        ...Object.fromEntries(Object.keys(sizes).map((name) => [name, { type: "string" as const }])),
         only: { type: "string", default: "" },
         quick: { type: "boolean", default: false },
         profile: { type: "string" },
@@ -42,7 +52,14 @@ export const parse = (
       (name) => !contestants.includes(name)
     )
     if (unknown !== undefined) return stop(`There is no contestant "${unknown}".\n\n`, 2)
-    return { only, quick: values.quick, profile: values.profile }
+    const numbers: Record<string, number> = {}
+    for (const token of tokens) {
+      if (token.kind !== "option" || sizes[token.name] === undefined) continue
+      const number = Number(token.value)
+      if (!(number > 0)) return stop(`${token.rawName} takes a number above 0.\n\n`, 2)
+      numbers[token.name] = number
+    }
+    return { only, quick: values.quick, profile: values.profile, sizes: numbers }
   } catch (mistake) {
     return stop(`${mistake instanceof Error ? mistake.message : String(mistake)}\n\n`, 2)
   }

@@ -59,6 +59,8 @@ const rowAt = (index: number, count: number): LedgerStore.Row => {
       audioOutput: 0,
       unattributed: 0
     },
+    toolCalls: 0,
+    serviceTier: "default",
     audioMillis: 0,
     exact: true,
     cost: { nanoDollars: 234_000, snapshot: "bench" }

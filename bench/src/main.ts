@@ -1,4 +1,5 @@
-/** `pnpm bench [gateway|library|policies|ledger|telemetry] [options]`: one measurement, or the first two one after the other. */
+/** `pnpm bench [gateway|library|policies|ledger|telemetry|conversation] [options]`: one measurement, or the first two one after the other. */
+import * as Conversation from "./conversation.ts"
 import * as Gateway from "./gateway.ts"
 import * as Ledger from "./ledger.ts"
 import * as Library from "./library.ts"
@@ -11,13 +12,14 @@ else if (which === "library") await Library.run(options)
 else if (which === "ledger") await Ledger.run(options)
 else if (which === "policies") await Policies.run(options)
 else if (which === "telemetry") await Telemetry.run(options)
+else if (which === "conversation") await Conversation.run(options)
 else if (which === undefined || which === "--quick") {
   const all = which === undefined ? options : [which, ...options]
   await Gateway.run(all)
   await Library.run(all)
 } else {
   console.error(
-    "Usage: bench [gateway|library|policies|ledger|telemetry] [options]; bench gateway --help lists the options"
+    "Usage: bench [gateway|library|policies|ledger|telemetry|conversation] [options]; bench gateway --help lists the options"
   )
   process.exitCode = 2
 }

@@ -21,27 +21,34 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { type Budget, type Concurrency, InvalidSetting, type RateLimit } from "@llm/core"
+import { FailedAttempts } from "./FailedAttempts.ts"
 import { type Found, KeyStore } from "./KeyStore.ts"
 import * as ModelPattern from "./ModelPattern.ts"
 import * as VirtualKey from "./VirtualKey.ts"
 
 /** Turned away, with the answer in OpenAI's shape. */
 export class Denied extends Schema.TaggedError<Denied>()("Denied", {
-  status: Schema.Literals([401, 403, 503]),
+  status: Schema.Literals([401, 403, 429, 503]),
   code: Schema.String,
   detail: Schema.String,
-  hint: Schema.String
+  hint: Schema.String,
+  /** Milliseconds until it may be tried again, where that is known. */
+  retryAfter: Schema.optional(Schema.Finite)
 }) {
   override get message(): string {
     return this.detail
   }
   get body() {
     const { code, detail, hint, status } = this
-    const type = status === 503 ? "service_unavailable_error" : "invalid_request_error"
+    const type =
+      status === 503 ? "service_unavailable_error" : status === 429 ? "requests" : "invalid_request_error"
     return { error: { message: detail, type, param: null, code, hint } }
   }
   get headers(): Readonly<Record<string, string>> {
-    if (this.status === 503) return { "retry-after": "1" }
+    const { retryAfter = 1000 } = this
+    const wait = { "retry-after": String(Math.max(1, Math.ceil(retryAfter / 1000))) }
+    if (this.status === 503) return wait
+    if (this.status === 429) return { ...wait, "x-should-retry": "false" }
     return { "x-should-retry": "false", ...(this.status === 401 ? { "www-authenticate": "Bearer" } : {}) }
   }
   get response(): HttpServerResponse.HttpServerResponse {
@@ -86,8 +93,13 @@ type Headers = Readonly<Record<string, string | undefined>>
 export class Access extends Context.Service<
   Access,
   {
-    /** Gives the caller, or the answer that turns one away. Costs no query for a key that is in use. */
-    readonly authenticate: (headers: Headers) => Effect.Effect<Caller, Denied>
+    /**
+     * Gives the caller, or the answer that turns one away. Costs no query for a key that is in use, nor for one of
+     * an address with too many failures.
+     *
+     * @param address where the request comes from; without it failures are not counted
+     */
+    readonly authenticate: (headers: Headers, address?: string) => Effect.Effect<Caller, Denied>
     readonly policies: Policies
   }
 >()("@llm/api/Access") {}
@@ -133,11 +145,22 @@ const unavailable = new Denied({
   hint: "Try again in a second; the key itself was not judged."
 })
 
+/** Keys in use pass all the same: many may come from one address. */
+const tooManyFailures = (retryAfter: number) =>
+  new Denied({
+    status: 429,
+    code: "too_many_failed_attempts",
+    detail: "Too many requests with unknown API keys came from this address.",
+    hint: "Correct the key; after the time in retry-after it is looked at again.",
+    retryAfter
+  })
+
 const forbidden = (code: string, detail: string, hint: string) =>
   new Denied({ status: 403, code, detail, hint })
 
 /** What chooses its model elsewhere, as a stored prompt does, cannot be held against a list of models. */
-const generates = /^(?:chat|responses|completions|embeddings|images|audio|moderations)\b/u
+const generates =
+  /^(?:(?:chat|responses)\.(?:create|stream|compact|inputTokens)$|(?:completions|embeddings|images|audio|moderations)\.)/u
 
 /** Longer names are no model's. */
 const longestModel = 300
@@ -224,7 +247,7 @@ const policiesOf = (store: KeyStore["Service"], maxWait: Duration.Input): Polici
       follow: false,
       maxWait
     },
-    concurrency: { key, limit: ({ keyId }) => keyOf(keyId)?.concurrency, queue: 0 },
+    concurrency: { name: "key", key, limit: ({ keyId }) => keyOf(keyId)?.concurrency, queue: 0 },
     budgets: windows.flatMap((window): ReadonlyArray<Budget.Limit> => [
       {
         name: `key ${window}`,
@@ -264,10 +287,18 @@ export const layer = (options: Options = {}): Layer.Layer<Access, InvalidSetting
       /** A key's patterns are read once; what was found is the same object until it changes. */
       const callers = new WeakMap<Found, Caller>()
 
+      const failures = new FailedAttempts()
+      const failed = (address: string | undefined): Effect.Effect<never, Denied> => {
+        const now = clock.currentTimeMillisUnsafe()
+        const wait = address === undefined ? 0 : failures.waitOf(address, now)
+        if (wait > 0) return Effect.fail(tooManyFailures(wait))
+        if (address !== undefined) failures.add(address, now)
+        return Effect.fail(unknown)
+      }
+
       const isOpen = () => required === false || (required === "once-made" && !store.hasKeys())
 
-      const accept = (found: Found | undefined): Effect.Effect<Caller, Denied> => {
-        if (found === undefined) return Effect.fail(unknown)
+      const accept = (found: Found): Effect.Effect<Caller, Denied> => {
         const against = lapsed(found, clock.currentTimeMillisUnsafe())
         if (against !== undefined) return Effect.fail(against)
         let caller = callers.get(found)
@@ -277,16 +308,18 @@ export const layer = (options: Options = {}): Layer.Layer<Access, InvalidSetting
       }
 
       return {
-        authenticate: (headers) =>
+        authenticate: (headers, address) =>
           Effect.suspend(() => {
             const secret = secretOf(headers)
             if (secret === undefined || !VirtualKey.isSecret(secret)) {
               if (isOpen()) return Effect.succeed(anyone)
-              return Effect.fail(secret === undefined ? missing : unknown)
+              return secret === undefined ? Effect.fail(missing) : failed(address)
             }
+            const wait = address === undefined ? 0 : failures.waitOf(address, clock.currentTimeMillisUnsafe())
+            if (wait > 0 && !store.holds(secret)) return Effect.fail(tooManyFailures(wait))
             return Effect.matchEffect(store.find(secret), {
               onFailure: () => Effect.fail(unavailable),
-              onSuccess: accept
+              onSuccess: (found) => (found === undefined ? failed(address) : accept(found))
             })
           }),
         policies: policiesOf(store, maxWait)

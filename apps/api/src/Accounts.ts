@@ -28,6 +28,7 @@ import type { ConfigFile } from "./ConfigFile.ts"
 import * as KeyStore from "./KeyStore.ts"
 import * as Policies from "./Policies.ts"
 import * as SecretSource from "./SecretSource.ts"
+import * as TelemetryExport from "./TelemetryExport.ts"
 
 /** The simulator plays OpenAI, also in what it costs. */
 const played = PriceCatalogue.layerWith({ providers: { simulator: { as: "openai" } } })
@@ -48,7 +49,7 @@ const metrics = Layer.unwrap(
   Effect.map(Effect.service(PriceCatalogue.PriceCatalogue), (catalogue) =>
     Telemetry.layerMetrics({
       cost: ({ model, operation, provider }, usage, at) => {
-        const price = catalogue.priceOf(model, provider, at)
+        const price = catalogue.priceOf(model, provider, at, { tier: usage.serviceTier })
         if (price._tag === "Failure") return undefined
         const cost = Cost.make(usage, price.success, operation)
         return cost._tag === "Failure" ? undefined : Cost.toDollars(cost.success.total)
@@ -106,7 +107,11 @@ export const layer = (file: ConfigFile, folder: string) => {
     Layer.provideMerge(UsageLedger.layer()),
     Layer.provide([SqlLedgerStore.layer, journal])
   )
-  const watched = file.telemetry?.log === true ? Observer.layerAll([metrics, Telemetry.layerLog]) : metrics
+  const watched = Layer.unwrap(
+    Effect.map(TelemetryExport.observers(file), (exported) =>
+      Observer.layerAll([metrics, ...exported, ...(file.telemetry?.log === true ? [Telemetry.layerLog] : [])])
+    )
+  )
   return Layer.merge(budgets(file), watched).pipe(
     Layer.provideMerge(ledger),
     Layer.provideMerge(Access.layer({ required: file.keys?.required })),

@@ -10,6 +10,7 @@ import { hash, timingSafeEqual } from "node:crypto"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as HttpRouter from "effect/http/HttpRouter"
@@ -433,32 +434,38 @@ export const layer = (
       }
 
       /** Who asks, if that one may. */
-      const actorOf = (headers: Readonly<Record<string, string | undefined>>, needs: Route["needs"]) => {
+      const actorOf = (
+        { headers, remoteAddress }: HttpServerRequest.HttpServerRequest,
+        needs: Route["needs"]
+      ) => {
         const given = secretOf(headers)
         if (given === undefined) return Effect.fail(unauthorized)
         // Of hashes, which are all of one length.
         if (timingSafeEqual(digest(given), expected)) return Effect.succeed("admin token")
         if (!VirtualKey.isSecret(given)) return Effect.fail(unauthorized)
-        return Effect.flatMap(access.authenticate(headers), ({ keyId, scopes }) => {
-          if (keyId === undefined) return Effect.fail(unauthorized)
-          if (scopes.includes("admin") || (needs === "look" && scopes.includes("read-only"))) {
-            return Effect.succeed(keyId)
+        return Effect.flatMap(
+          access.authenticate(headers, Option.getOrUndefined(remoteAddress)),
+          ({ keyId, scopes }) => {
+            if (keyId === undefined) return Effect.fail(unauthorized)
+            if (scopes.includes("admin") || (needs === "look" && scopes.includes("read-only"))) {
+              return Effect.succeed(keyId)
+            }
+            return Effect.fail(
+              new Denied({
+                status: 403,
+                code: "insufficient_scope",
+                detail: `The key ${keyId} may not ${needs === "look" ? "look at" : "change"} this.`,
+                hint: `Use a key with the scope ${needs === "look" ? "read-only or admin" : "admin"}, or the admin token.`
+              })
+            )
           }
-          return Effect.fail(
-            new Denied({
-              status: 403,
-              code: "insufficient_scope",
-              detail: `The key ${keyId} may not ${needs === "look" ? "look at" : "change"} this.`,
-              hint: `Use a key with the scope ${needs === "look" ? "read-only or admin" : "admin"}, or the admin token.`
-            })
-          )
-        })
+        )
       }
 
       const guarded =
         (needs: Route["needs"], handle: Handler) => (request: HttpServerRequest.HttpServerRequest) =>
           Effect.gen(function* () {
-            const by = yield* actorOf(request.headers, needs)
+            const by = yield* actorOf(request, needs)
             const { id = "" } = yield* HttpRouter.params
             return yield* handle(services, { by, request, id })
           }).pipe(

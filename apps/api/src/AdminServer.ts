@@ -16,6 +16,7 @@ import * as AdminRoutes from "./AdminRoutes.ts"
 import type { ConfigFile } from "./ConfigFile.ts"
 import type { KeyStore } from "./KeyStore.ts"
 import { Pipeline } from "./Pipeline.ts"
+import * as ReferencePage from "./ReferencePage.ts"
 import * as SecretSource from "./SecretSource.ts"
 
 /** `LLM_ADMIN_TOKEN`, `LLM_ADMIN_HOST` (127.0.0.1) and `LLM_ADMIN_PORT` (8081), over what the file says. */
@@ -48,7 +49,7 @@ export const layer = (
       if (token === undefined) return Layer.empty
       const { status } = yield* Pipeline
       return Layer.fresh(
-        HttpRouter.serve(AdminRoutes.layer({ token, status }), {
+        HttpRouter.serve(Layer.merge(AdminRoutes.layer({ token, status }), ReferencePage.layer(true)), {
           disableLogger: true,
           disableListenLog: true
         })

@@ -95,6 +95,13 @@ const deploymentOf = Effect.fnUntraced(function* (call: Call.Call) {
   }
 })
 
+/** What one call finds left of the limits of its key and of its deployment. */
+export type Left = Pick<typeof Deployment.Type, "concurrency" | "limits">
+
+/** Reads it, from the policies of the context. */
+export const left = (call: Call.Call): Effect.Effect<Left, never, CircuitBreaker.CircuitBreaker> =>
+  Effect.map(deploymentOf(call), ({ concurrency, limits }) => ({ concurrency, limits }))
+
 const budgetOf = (status: Budget.Status): typeof BudgetStatus.Type => {
   const amount = (value: bigint) => (status.unit === "tokens" ? Number(value) : Cost.toDollars(value))
   return {

@@ -1,5 +1,5 @@
 /**
- * `llm.config.yaml` (or `.json`): its shape, and where exactly it is wrong.
+ * `llm.config.yaml` (or `.json`, or `.ts`): its shape, and where exactly it is wrong.
  *
  * Secrets never stand in it: it names the variable or the file that holds them.
  */
@@ -89,9 +89,13 @@ export type Deployment = typeof Deployment.Type
 const Server = Schema.Struct({
   host: optional(Name),
   port: optional(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65_535 }))),
+  /** Several gateways of one machine on one port, each with a journal and an admin port of its own. Linux and BSD. */
+  reusePort: optional(Schema.Boolean),
   bodyLimit: optional(Size),
   /** How long running streams may go on after a signal. */
   drain: optional(Time),
+  /** Speaks HTTPS: files in PEM, read again when they change. */
+  tls: optional(Schema.Struct({ cert: Name, key: Name, passphrase: optional(Secret) })),
   /** Origins whose pages may call; none unless told. */
   cors: optional(Schema.Array(Url)),
   /** Paths under /v1 that are passed on beside the known ones: `*` at the end stands for anything. */
@@ -108,7 +112,9 @@ const Admin = Schema.Struct({
 const Routing = Schema.Struct({
   strategy: optional(Router.Strategy),
   fallbacks: optional(Schema.Record(Name, Schema.Record(Name, Name))),
-  failover: optional(Schema.Array(Name))
+  failover: optional(Schema.Array(Name)),
+  /** Where files, vector stores, batches and conversations are kept; the first deployment unless told. */
+  home: optional(Name)
 })
 
 const Limit = Schema.Struct({
@@ -130,12 +136,93 @@ const Budget = Schema.Struct({
   warnAt: optional(Share)
 })
 
+const Retries = Schema.Struct({
+  times: optional(Whole),
+  base: optional(Time),
+  cap: optional(Time),
+  maxHint: optional(Time)
+})
+
+const Timeouts = Schema.Struct({
+  connect: optional(Time),
+  firstEvent: optional(Time),
+  idle: optional(Time),
+  total: optional(Time)
+})
+
+const Hedging = Schema.Struct({
+  delay: optional(Time),
+  percentile: optional(Share),
+  atLeast: optional(Time),
+  extra: optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 4 })))
+})
+
+const Cache = Schema.Struct({
+  /** `redis` shares replies with other gateways; the section `redis` says where. */
+  kind: Schema.Literals(["none", "single-flight", "memory", "redis"]),
+  ttl: optional(Time),
+  entries: optional(Schema.Int.check(Schema.isGreaterThan(0))),
+  bytes: optional(Size)
+})
+
+const Redis = Schema.Struct({
+  url: Secret.annotate({ description: "Where its URL is: redis://… or rediss://…" }),
+  /** Before every key; `llm:` unless told. */
+  prefix: optional(Name),
+  /** How long it may take to answer; 500 ms unless told. */
+  timeout: optional(Time),
+  /** While it does not answer limits are each gateway's own (`local`), off (`open`), or let nothing pass (`closed`). */
+  onFailure: optional(Schema.Literals(["local", "open", "closed"]))
+})
+
+const Otlp = Schema.Struct({
+  /** The collector's base URL: `/v1/traces`, `/v1/metrics` and `/v1/logs` come after it. */
+  endpoint: Url,
+  headers: optional(Schema.Record(Name, Secret)),
+  serviceName: optional(Name),
+  resource: optional(Schema.Record(Name, Schema.String)),
+  protocol: optional(Schema.Literals(["http/protobuf", "http/json"])),
+  interval: optional(Time)
+})
+
+/** Prompts and replies in what is exported, redacted; none unless told. */
+const Content = Schema.Struct({
+  mode: Schema.Literals(["no_content", "span_only", "event_only", "span_and_event"]),
+  /** Bytes of an attribute; 16,384 unless told. */
+  limit: optional(Schema.Int.check(Schema.isGreaterThan(0)))
+})
+
 const Clamp = Schema.Struct({
   maximum: optional(Schema.Finite),
   minimum: optional(Schema.Finite),
   default: optional(Schema.Finite),
   remove: optional(Schema.Boolean)
 })
+
+const Guards = Schema.Struct({
+  models: optional(Schema.Array(Name)),
+  maxMessages: optional(Schema.Int.check(Schema.isGreaterThan(0))),
+  maxTokens: optional(Schema.Int.check(Schema.isGreaterThan(0))),
+  clamps: optional(Schema.Record(Name, Clamp)),
+  redact: optional(Schema.Boolean)
+})
+
+/** Other settings for some calls. In names `*` stands for anything. */
+const Override = Schema.Struct({
+  name: Name,
+  /** What callers ask for. */
+  models: optional(Schema.NonEmptyArray(Name)),
+  keys: optional(Schema.NonEmptyArray(Name)),
+  teams: optional(Schema.NonEmptyArray(Name)),
+  /** Such as `embeddings.*`. */
+  operations: optional(Schema.NonEmptyArray(Name)),
+  retries: optional(Retries),
+  timeouts: optional(Timeouts),
+  hedging: optional(Hedging),
+  cache: optional(Cache),
+  guards: optional(Guards)
+})
+export type Override = typeof Override.Type
 
 /** The whole file. */
 export const ConfigFile = Schema.Struct({
@@ -144,14 +231,7 @@ export const ConfigFile = Schema.Struct({
   admin: optional(Admin),
   deployments: optional(Schema.NonEmptyArray(Deployment)),
   routing: optional(Routing),
-  retries: optional(
-    Schema.Struct({
-      times: optional(Whole),
-      base: optional(Time),
-      cap: optional(Time),
-      maxHint: optional(Time)
-    })
-  ),
+  retries: optional(Retries),
   retryBudget: optional(
     Schema.Struct({
       capacity: optional(Positive),
@@ -159,14 +239,7 @@ export const ConfigFile = Schema.Struct({
       perSecond: optional(Schema.Finite)
     })
   ),
-  timeouts: optional(
-    Schema.Struct({
-      connect: optional(Time),
-      firstEvent: optional(Time),
-      idle: optional(Time),
-      total: optional(Time)
-    })
-  ),
+  timeouts: optional(Timeouts),
   breaker: optional(
     Schema.Struct({
       kind: optional(Schema.Literals(["consecutive", "rate", "none"])),
@@ -174,22 +247,8 @@ export const ConfigFile = Schema.Struct({
       openFor: optional(Time)
     })
   ),
-  hedging: optional(
-    Schema.Struct({
-      delay: optional(Time),
-      percentile: optional(Share),
-      atLeast: optional(Time),
-      extra: optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 4 })))
-    })
-  ),
-  cache: optional(
-    Schema.Struct({
-      kind: Schema.Literals(["none", "single-flight", "memory"]),
-      ttl: optional(Time),
-      entries: optional(Schema.Int.check(Schema.isGreaterThan(0))),
-      bytes: optional(Size)
-    })
-  ),
+  hedging: optional(Hedging),
+  cache: optional(Cache),
   rescue: optional(
     Schema.Struct({
       strategy: Schema.Literals(["none", "restart", "continue"]),
@@ -207,15 +266,9 @@ export const ConfigFile = Schema.Struct({
   budgets: optional(Schema.Array(Budget)),
   /** What becomes of calls without a known price under a budget in dollars. */
   unpriced: optional(Schema.Literals(["refuse", "allow"])),
-  guards: optional(
-    Schema.Struct({
-      models: optional(Schema.Array(Name)),
-      maxMessages: optional(Schema.Int.check(Schema.isGreaterThan(0))),
-      maxTokens: optional(Schema.Int.check(Schema.isGreaterThan(0))),
-      clamps: optional(Schema.Record(Name, Clamp)),
-      redact: optional(Schema.Boolean)
-    })
-  ),
+  guards: optional(Guards),
+  /** Other settings for some models, keys, teams or operations: the first that fits a call counts. */
+  overrides: optional(Schema.Array(Override)),
   /** Whether callers need a virtual key; they do once one was made, unless told. */
   keys: optional(Schema.Struct({ required: optional(Schema.Boolean) })),
   /** Where accounts, keys and budgets are kept. */
@@ -225,6 +278,8 @@ export const ConfigFile = Schema.Struct({
       Schema.Struct({ postgres: Secret.annotate({ description: "Where its URL is" }) })
     ])
   ),
+  /** Limits, circuits and cached replies that several gateways share. */
+  redis: optional(Redis),
   /** The folder of what is still to be written to the database. */
   journal: optional(Name),
   prices: optional(Schema.Struct({ file: Name })),
@@ -232,12 +287,19 @@ export const ConfigFile = Schema.Struct({
     Schema.Struct({
       /** A log line with the tokens of every call. */
       log: optional(Schema.Boolean),
+      /** A log line for every request. */
+      accessLog: optional(Schema.Boolean),
       /** Patterns that no log line may show. */
-      redact: optional(Schema.Array(Pattern))
+      redact: optional(Schema.Array(Pattern)),
+      otlp: optional(Otlp),
+      content: optional(Content)
     })
   )
 }).annotate({ identifier: "llm.config", title: "Configuration of the llm gateway" })
 export type ConfigFile = typeof ConfigFile.Type
+
+/** What a module may export as its default. */
+export type Input = typeof ConfigFile.Encoded
 
 // ---------------------------------------------------------------------------
 // Reading
@@ -283,6 +345,35 @@ const fieldOf = (path: ReadonlyArray<PropertyKey>): string =>
 const keyOf = (segment: PropertyKey | { readonly key: PropertyKey }): PropertyKey =>
   typeof segment === "object" ? segment.key : segment
 
+type Path = ReadonlyArray<PropertyKey>
+
+/** A line and a column of a text. */
+type Place = Pick<Problem, "line" | "column">
+
+const nowhere = (): Place => ({})
+
+/**
+ * Checks what a file says.
+ *
+ * @param json what was read, such as what a module exports
+ * @param placeOf where a field, or the nearest one around it, stands
+ * @returns fails with `ConfigFileInvalid`, which names every wrong field
+ */
+export const fromValue = (
+  json: unknown,
+  file: string,
+  placeOf: (path: Path) => Place = nowhere
+): Effect.Effect<ConfigFile, ConfigFileInvalid> =>
+  Effect.suspend(() => {
+    const decoded = decode(json)
+    if (decoded._tag === "Success") return Effect.succeed(decoded.success)
+    const problems = formatIssue(decoded.failure.issue).issues.map((issue): Problem => {
+      const path = (issue.path ?? []).map(keyOf)
+      return { field: fieldOf(path), ...placeOf(path), detail: issue.message.replaceAll(/\s+/gu, " ") }
+    })
+    return Effect.fail(new ConfigFileInvalid({ file, problems }))
+  })
+
 /**
  * Reads a configuration.
  *
@@ -307,24 +398,14 @@ export const parse = (text: string, file: string): Effect.Effect<ConfigFile, Con
       }))
       return Effect.fail(new ConfigFileInvalid({ file, problems }))
     }
-    const json: unknown = document.toJS() ?? {}
-    const decoded = decode(json)
-    if (decoded._tag === "Success") return Effect.succeed(decoded.success)
-    /** The place of a field, or of the nearest one around it. */
-    const placeOf = (
-      path: ReadonlyArray<PropertyKey>
-    ): { readonly line?: number; readonly column?: number } => {
+    const placeOf = (path: Path): Place => {
       for (let length = path.length; length > 0; length--) {
         const node: unknown = document.getIn(path.slice(0, length), true)
         if (Yaml.isNode(node) && node.range) return at(node.range[0])
       }
       return {}
     }
-    const problems = formatIssue(decoded.failure.issue).issues.map((issue): Problem => {
-      const path = (issue.path ?? []).map(keyOf)
-      return { field: fieldOf(path), ...placeOf(path), detail: issue.message.replaceAll(/\s+/gu, " ") }
-    })
-    return Effect.fail(new ConfigFileInvalid({ file, problems }))
+    return fromValue(document.toJS() ?? {}, file, placeOf)
   })
 
 /** The JSON Schema of the file, for editors. */

@@ -1,6 +1,9 @@
 /**
  * The configuration file from disk, what it makes, and how a changed one takes over while the gateway runs.
  */
+import * as path from "node:path"
+import { pathToFileURL } from "node:url"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Data from "effect/Data"
@@ -11,8 +14,10 @@ import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { Call, ResponseCache, Settings } from "@llm/core"
+import * as Redis from "effect/persistence/Redis"
+import { Call, Settings } from "@llm/core"
 import { OpenAi } from "@llm/openai"
+import * as UndiciTransport from "@llm/openai/UndiciTransport"
 import { Access } from "./Access.ts"
 import * as AdminStatus from "./AdminStatus.ts"
 import * as ConfigFile from "./ConfigFile.ts"
@@ -21,14 +26,17 @@ import * as Policies from "./Policies.ts"
 import * as Upstream from "./Upstream.ts"
 
 /** Looked for in the working directory where none is named. */
-const usualNames = ["llm.config.yaml", "llm.config.yml", "llm.config.json"]
+const usualNames = ["llm.config.yaml", "llm.config.yml", "llm.config.json", "llm.config.ts"]
 
 /** The file that was named is not there, or cannot be read. */
 export class ConfigFileUnreadable extends Data.TaggedError("ConfigFileUnreadable")<{
   readonly file: string
+  readonly detail?: string | undefined
 }> {
   override get message(): string {
-    return `${this.file} cannot be read: name another one with --config, or leave that out`
+    return this.detail === undefined
+      ? `${this.file} cannot be read: name another one with --config, or leave that out`
+      : `${this.file} cannot be loaded: ${this.detail}`
   }
 }
 
@@ -47,13 +55,35 @@ export const load = Effect.fnUntraced(function* (named: string | undefined) {
   for (const name of usualNames) if (file === undefined && (yield* exists(name))) file = name
   const nothing: Loaded = { file, settings: {} }
   if (file === undefined) return nothing
-  const name = file
-  const text = yield* Effect.mapError(
-    files.readFileString(name),
-    () => new ConfigFileUnreadable({ file: name })
-  )
-  const loaded: Loaded = { file, settings: yield* ConfigFile.parse(text, name) }
+  const loaded: Loaded = { file, settings: yield* settingsIn(file) }
   return loaded
+})
+
+const isModule = (file: string): boolean => /\.[cm]?[jt]s$/u.test(file)
+
+const settingsIn = Effect.fnUntraced(function* (file: string) {
+  if (isModule(file)) return yield* ConfigFile.fromValue(yield* exported(file), file)
+  const text = yield* Effect.mapError(
+    Effect.flatMap(FileSystem.FileSystem, (files) => files.readFileString(file)),
+    () => new ConfigFileUnreadable({ file })
+  )
+  return yield* ConfigFile.parse(text, file)
+})
+
+/** The default export of a module, as it is now: what the module imports is loaded once. */
+const exported = Effect.fnUntraced(function* (file: string) {
+  const files = yield* FileSystem.FileSystem
+  yield* Effect.mapError(files.access(file), () => new ConfigFileUnreadable({ file }))
+  const now = yield* Clock.currentTimeMillis
+  return yield* Effect.tryPromise({
+    try: async (): Promise<unknown> => {
+      const module: unknown = await import(`${pathToFileURL(path.resolve(file)).href}?at=${now}`)
+      if (typeof module === "object" && module !== null && "default" in module) return module.default
+      throw new TypeError("it has no default export")
+    },
+    catch: (cause) =>
+      new ConfigFileUnreadable({ file, detail: cause instanceof Error ? cause.message : String(cause) })
+  })
 })
 
 /** The environment and flags, over what the file says. */
@@ -81,19 +111,34 @@ const callsOf = ({ provider }: Settings.Upstream, { deployments }: ConfigFile.Co
         )
       })
 
+/** What callers may ask for by the names of the file. */
+const modelsOf = ({ deployments }: ConfigFile.ConfigFile): ReadonlyArray<string> => [
+  ...new Set((deployments ?? []).flatMap(({ models = {} }) => Object.keys(models)))
+]
+
 /** Makes the operations that a configuration describes; they live as long as the scope. */
 export const operations = (settings: ConfigFile.ConfigFile, provider: ConfigProvider.ConfigProvider) =>
   Effect.gen(function* () {
     const upstream = yield* Settings.upstream
     const access = Option.getOrUndefined(yield* Effect.serviceOption(Access))
+    const redis = yield* Effect.serviceOption(Redis.Redis)
     const layer = Upstream.layer(upstream, settings).pipe(
-      Layer.provideMerge([ResponseCache.layerConfig, Policies.layer(settings, access?.policies)]),
+      Layer.provideMerge(
+        Policies.layer(
+          settings,
+          access?.policies,
+          Option.getOrUndefined(Option.map(redis, (client) => Layer.succeed(Redis.Redis, client)))
+        )
+      ),
+      Layer.provide(UndiciTransport.layer),
       Layer.provide(ConfigProvider.layer(provider))
     )
     const context = yield* Layer.build(layer)
     const made: Operations = {
       openai: Context.get(context, OpenAi.OpenAi),
-      status: Effect.provideContext(AdminStatus.read(callsOf(upstream, settings)), context)
+      status: Effect.provideContext(AdminStatus.read(callsOf(upstream, settings)), context),
+      models: modelsOf(settings),
+      left: (call) => Effect.provideContext(AdminStatus.left(call), context)
     }
     return made
   }).pipe(Effect.provideService(ConfigProvider.ConfigProvider, provider))
@@ -117,11 +162,13 @@ const fixed = ({
   database,
   journal,
   prices,
+  redis,
   server,
   telemetry
 }: ConfigFile.ConfigFile): string =>
-  JSON.stringify({ admin, budgets, database, journal, prices, server, telemetry }, (_, value: unknown) =>
-    typeof value === "bigint" ? String(value) : value
+  JSON.stringify(
+    { admin, budgets, database, journal, prices, redis, server, telemetry },
+    (_, value: unknown) => (typeof value === "bigint" ? String(value) : value)
   )
 
 /**
@@ -156,7 +203,7 @@ export const layerReload = (
         yield* Effect.logInfo(`${file} is in force from now on`)
         if (fixed(settings) !== fixed(started.settings)) {
           yield* Effect.logWarning(
-            "server, admin, database, journal, prices, budgets and telemetry are read at the start only: restart for these"
+            "server, admin, database, redis, journal, prices, budgets and telemetry are read at the start only: restart for these"
           )
         }
       }).pipe(

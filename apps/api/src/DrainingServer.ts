@@ -1,43 +1,93 @@
 /**
- * Node's HTTP server, which once closed gives up each connection as soon as nothing runs on it.
+ * Node's HTTP or HTTPS server, which once closed gives up each connection as soon as nothing runs on it.
  *
  * **Details**
  *
  * Node's own closing spares connections that hold a shutdown up: those that never sent a byte, for ever,
  * and those that were busy when the server closed, until their keep-alive ends. And it destroys those whose
- * reply is written but not yet taken by a slow reader.
+ * reply is written but not yet taken by a slow reader. A connection that was upgraded is busy until its end.
  */
-import { type IncomingMessage, Server, type ServerOptions, type ServerResponse } from "node:http"
+import * as Http from "node:http"
+import * as Https from "node:https"
 import type { Socket } from "node:net"
 
+/** PEM. */
+export interface Certificate {
+  readonly cert: string
+  readonly key: string
+  readonly passphrase?: string | undefined
+}
+
+/** Milliseconds until a TLS handshake must be done. */
+const handshakeTimeout = 10_000
+
 /** Takes the options of `http.createServer`. */
-export class DrainingServer extends Server {
+export const make = (options: Http.ServerOptions): Http.Server => {
+  const server = Http.createServer(options)
+  const drain = draining(server)
+  server.on("connection", drain.opened)
+  server.closeIdleConnections = drain.closeIdle
+  return server
+}
+
+/** The same over TLS; `setSecureContext` takes a renewed certificate. Throws where the certificate is none. */
+export const makeSecure = (
+  options: Http.ServerOptions,
+  { cert, key, passphrase }: Certificate
+): Https.Server => {
+  const server = Https.createServer({
+    ...options,
+    cert,
+    key,
+    ...(passphrase === undefined ? {} : { passphrase }),
+    ALPNProtocols: ["http/1.1"],
+    handshakeTimeout
+  })
+  const drain = draining(server)
+  /** Connections whose handshake is not done, by the address of their other end. */
+  const strangers = new Map<string, Socket>()
+  const peerOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`
+  server.on("connection", (socket: Socket) => {
+    const peer = peerOf(socket)
+    strangers.set(peer, socket)
+    socket.once("close", () => strangers.delete(peer))
+  })
+  server.on("secureConnection", (socket) => {
+    strangers.delete(peerOf(socket))
+    drain.opened(socket)
+  })
+  server.closeIdleConnections = () => {
+    for (const socket of strangers.values()) socket.destroy()
+    drain.closeIdle()
+  }
+  return server
+}
+
+/** Follows what runs on the connections of a server. `closeIdle` is called by its `close`. */
+const draining = (server: Http.Server | Https.Server) => {
   /** Requests that run on each open connection. */
-  readonly #running = new Map<Socket, number>()
-
-  constructor(options: ServerOptions) {
-    super(options)
-    this.on("connection", (socket: Socket) => {
-      this.#running.set(socket, 0)
-      socket.once("close", () => this.#running.delete(socket))
-    })
-    const began = ({ socket }: IncomingMessage, response: ServerResponse) => {
-      this.#running.set(socket, (this.#running.get(socket) ?? 0) + 1)
-      response.once("close", () => this.#ended(socket))
+  const running = new Map<Socket, number>()
+  const begin = (socket: Socket): void => void running.set(socket, (running.get(socket) ?? 0) + 1)
+  const end = (socket: Socket): void => {
+    const count = running.get(socket)
+    if (count === undefined) return
+    running.set(socket, count - 1)
+    if (count === 1 && !server.listening) socket.destroySoon()
+  }
+  const began = ({ socket }: Http.IncomingMessage, response: Http.ServerResponse) => {
+    begin(socket)
+    response.once("close", () => end(socket))
+  }
+  server.on("request", began)
+  server.on("checkContinue", began)
+  server.on("upgrade", ({ socket }) => begin(socket))
+  return {
+    opened: (socket: Socket): void => {
+      running.set(socket, 0)
+      socket.once("close", () => running.delete(socket))
+    },
+    closeIdle: (): void => {
+      for (const [socket, count] of running) if (count === 0) socket.destroySoon()
     }
-    this.on("request", began)
-    this.on("checkContinue", began)
-  }
-
-  /** Called by `close`. */
-  override closeIdleConnections(): void {
-    for (const [socket, running] of this.#running) if (running === 0) socket.destroySoon()
-  }
-
-  #ended(socket: Socket): void {
-    const running = this.#running.get(socket)
-    if (running === undefined) return
-    this.#running.set(socket, running - 1)
-    if (running === 1 && !this.listening) socket.destroySoon()
   }
 }

@@ -22,6 +22,8 @@ export interface Endpoint {
   readonly replaySafe: boolean
   /** Equal requests may be given one reply. */
   readonly cached: boolean
+  /** Its form names the model: it is read up to there before it is sent on. */
+  readonly namesModel: boolean
   /** What the policies need to know of the body. */
   readonly read: JsonRequest.Read
 }
@@ -32,13 +34,14 @@ type Line = readonly [
   operation: string,
   body?: Endpoint["body"],
   reply?: Endpoint["reply"],
-  more?: Partial<Pick<Endpoint, "cached" | "replaySafe" | "read" | "streamed">>
+  more?: Partial<Pick<Endpoint, "cached" | "namesModel" | "replaySafe" | "read" | "streamed">>
 ]
 
 const generated = { cached: true } as const
 /** Nothing is generated and nothing is kept of it. */
 const computed = { cached: true, replaySafe: true, read: JsonRequest.computed } as const
 const looked = { replaySafe: true } as const
+const named = { namesModel: true } as const
 
 const lines: ReadonlyArray<Line> = [
   ["post", "/chat/completions", "chat.create", "json", "events", { cached: true, streamed: "chat.stream" }],
@@ -77,12 +80,12 @@ const lines: ReadonlyArray<Line> = [
   ["post", "/moderations", "moderations.create", "json", "json", computed],
 
   ["post", "/audio/speech", "audio.speech.create", "json", "bytes", generated],
-  ["post", "/audio/transcriptions", "audio.transcriptions.create", "form", "bytes"],
-  ["post", "/audio/translations", "audio.translations.create", "form", "bytes"],
+  ["post", "/audio/transcriptions", "audio.transcriptions.create", "form", "bytes", named],
+  ["post", "/audio/translations", "audio.translations.create", "form", "bytes", named],
 
   ["post", "/images/generations", "images.generate", "json", "events", generated],
-  ["post", "/images/edits", "images.edit", "form", "bytes"],
-  ["post", "/images/variations", "images.createVariation", "form", "bytes"],
+  ["post", "/images/edits", "images.edit", "form", "bytes", named],
+  ["post", "/images/variations", "images.createVariation", "form", "bytes", named],
 
   ["post", "/files", "files.create", "form"],
   ["get", "/files", "files.list"],
@@ -133,6 +136,7 @@ export const all: ReadonlyArray<Endpoint> = lines.map(
     reply,
     replaySafe: method === "get",
     cached: false,
+    namesModel: false,
     read: JsonRequest.generating,
     ...more
   })
@@ -148,6 +152,7 @@ export const passedOn = (method: Method): Endpoint => ({
   reply: "bytes",
   replaySafe: method === "get",
   cached: false,
+  namesModel: false,
   read: JsonRequest.generating
 })
 

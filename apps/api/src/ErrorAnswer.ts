@@ -4,6 +4,30 @@
 import { ErrorResponse, LlmError } from "@llm/core"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 
+/** A key that has as many calls under way as it may has a limit of its own; all else that is full is the gateway. */
+const isOwnLimit = (error: LlmError.LlmError): boolean => error._tag === "QueueFull" && error.limit === "key"
+
+/** The status that a failure is answered with. */
+export const statusOf = (error: LlmError.LlmError): number => (isOwnLimit(error) ? 429 : error.httpStatus)
+
+/** The answer's body and headers; what callers' own limits say is what OpenAI says of its own. */
+const httpOf = (error: LlmError.LlmError): ErrorResponse.HttpAnswer => {
+  const answer = ErrorResponse.toHttp(error)
+  if (!isOwnLimit(error)) return answer
+  return {
+    status: 429,
+    headers: { "retry-after": "1", ...answer.headers },
+    body: {
+      error: {
+        ...answer.body.error,
+        message: "This key has as many calls under way as it may have.",
+        type: "requests",
+        code: "concurrency_limit_exceeded"
+      }
+    }
+  }
+}
+
 /**
  * The answer to a failed call.
  *
@@ -13,7 +37,7 @@ export const fromError = (
   error: LlmError.LlmError,
   more?: Readonly<Record<string, string>>
 ): HttpServerResponse.HttpServerResponse => {
-  const answer = ErrorResponse.toHttp(error)
+  const answer = httpOf(error)
   const requestId = error.requestId
   return HttpServerResponse.jsonUnsafe(answer.body, {
     status: answer.status,
@@ -32,6 +56,29 @@ const ours = { provider: "gateway", deployment: "default", operation: "request",
 export const badRequest = (detail: string, param?: string): HttpServerResponse.HttpServerResponse =>
   fromError(
     new LlmError.InvalidRequest({ ...ours, status: 400, detail, ...(param === undefined ? {} : { param }) })
+  )
+
+/** 400: the form can be read in two ways. */
+export const ambiguousForm = (problem: string): HttpServerResponse.HttpServerResponse =>
+  badRequest(`The form ${problem}`)
+
+/** 400: what a key may use must be known before the file goes on. */
+export const modelTooLate = (): HttpServerResponse.HttpServerResponse =>
+  badRequest(
+    "This key may use certain models only: put the field `model` before the file, or send a smaller one.",
+    "model"
+  )
+
+/** 404, as OpenAI answers for a model that is not there and for one that is not the caller's. */
+export const unknownModel = (model: string): HttpServerResponse.HttpServerResponse =>
+  fromError(
+    new LlmError.ModelNotFound({
+      ...ours,
+      status: 404,
+      param: "model",
+      code: "model_not_found",
+      detail: `The model ${JSON.stringify(model.slice(0, 80))} does not exist or you do not have access to it.`
+    })
   )
 
 /** 413: the body is larger than the gateway takes. */

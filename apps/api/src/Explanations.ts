@@ -1,13 +1,16 @@
 /**
- * What became of calls that were asked to explain themselves: attempts, waits and why, cache, usage, cost. Calls that
- * were not are not looked at.
+ * What became of calls that were asked to explain themselves: attempts, waits and why, the cache and whom its reply is
+ * for, usage, price, cost, and what the limits had left. Calls that were not are not looked at.
  *
  * Held in memory, the latest only; who asked for an explanation is the only one who gets it.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { type Call, type LlmError, Observer, Redaction, type Usage } from "@llm/core"
+import { type Call, type LlmError, Observer, PriceCatalogue, Redaction, type Usage } from "@llm/core"
+import * as CacheKey from "@llm/core/CacheKey"
+import type { Left } from "./AdminStatus.ts"
+import * as CallCost from "./CallCost.ts"
 
 /** Why an attempt failed. */
 interface Failure {
@@ -44,12 +47,32 @@ interface Wait {
 }
 
 /** What the reply's head says. */
-interface Outcome {
+export interface Outcome {
   readonly status: number
   readonly cache: string
   /** In dollars, as a decimal; absent where no price is known, and for streams. */
   readonly cost?: string | undefined
   readonly failure?: LlmError.LlmError | undefined
+  /** What the limits of the key and the deployment had left after this call. */
+  readonly left?: Left | undefined
+}
+
+/** For whom a reply is kept, and for which requests. */
+interface CacheScope {
+  /** Nobody else is given it; `null` where callers have no team. */
+  readonly tenant: string | null
+  readonly operation: string
+  readonly model: string | null
+  /** Fields of the body that do not count; all others do. */
+  readonly ignored: ReadonlyArray<string>
+}
+
+/** What was paid, in dollars for a million tokens of a kind. */
+interface PriceTold {
+  readonly model: string
+  readonly source: string
+  readonly from: string | null
+  readonly dollarsPerMillion: Readonly<Record<string, number>>
 }
 
 interface Explanation {
@@ -58,6 +81,7 @@ interface Explanation {
   /** As the caller named it. */
   readonly model: string | undefined
   readonly stream: boolean
+  readonly tenant: string | undefined
   /** Milliseconds since the epoch. */
   readonly beganAt: number
   readonly attempts: Array<Attempt>
@@ -66,7 +90,12 @@ interface Explanation {
   milliseconds?: number
   status?: number
   cache?: string
+  /** Where the cache was asked. */
+  cacheScope?: CacheScope
+  /** In dollars; a stream's is known at its end. */
   cost?: string | undefined
+  price?: PriceTold
+  limits?: Left
   usage?: Usage.Usage | undefined
   failure?: Failure | undefined
 }
@@ -74,7 +103,7 @@ interface Explanation {
 export interface Service {
   /** Looks at a call from now on. */
   readonly watch: (
-    call: Pick<Explanation, "id" | "operation" | "model" | "stream" | "beganAt">,
+    call: Pick<Explanation, "id" | "operation" | "model" | "stream" | "tenant" | "beganAt">,
     owner: string
   ) => void
   /** Adds what became of it. */
@@ -94,14 +123,39 @@ const failureOf = (error: LlmError.LlmError | undefined): Failure | undefined =>
 /** An explanation is some hundred bytes for each attempt. */
 const mostAttempts = 50
 
+/** Rates are pico-dollars for a token. */
+const toldOf = ({ effectiveFrom, model, rates, source }: PriceCatalogue.Price): PriceTold => ({
+  model,
+  source,
+  from: effectiveFrom ?? null,
+  dollarsPerMillion: Object.fromEntries(
+    Object.entries(rates).flatMap(([kind, rate]: readonly [string, number | undefined]) =>
+      rate === undefined || kind === "audioHour" ? [] : [[kind, rate / 1e6] as const]
+    )
+  )
+})
+
 /** Makes the store, and what tells it of events. */
-export const make = (capacity = 1000): { readonly service: Service; readonly observe: Observer.Observe } => {
+export const make = (
+  capacity = 1000,
+  prices: PriceCatalogue.Service = PriceCatalogue.none
+): { readonly service: Service; readonly observe: Observer.Observe } => {
   const known = new Map<string, { readonly owner: string; readonly told: Explanation }>()
 
   const find = (call: Call.Call): Explanation | undefined =>
     known.get(call.rescues ?? call.id ?? "")?.told ?? known.get(call.id ?? "")?.told
   const attemptOf = ({ attempts }: Explanation, call: Call.Call, number: number): Attempt | undefined =>
     attempts.findLast((attempt) => attempt.number === number && attempt.deployment === call.deployment)
+
+  /** The price of the attempt that answered, and what all of it cost where the head could not say so. */
+  const bill = (told: Explanation, { at, call, usage }: Observer.CallEnded): void => {
+    const attempt = told.attempts.findLast((one) => one.usage !== undefined) ?? told.attempts.at(-1)
+    if (attempt === undefined) return
+    const billed = { ...attempt, operation: call.operation }
+    const price = prices.priceOf(billed.model, billed.provider, at, { tier: usage?.serviceTier })
+    if (price._tag === "Success") told.price = toldOf(price.success)
+    if (usage !== undefined) told.cost ??= CallCost.ofUsage(prices, billed, usage, at)
+  }
 
   const observe: Observer.Observe = (event) => {
     if (known.size === 0 || !("call" in event)) return
@@ -142,6 +196,7 @@ export const make = (capacity = 1000): { readonly service: Service; readonly obs
         told.milliseconds = at
         told.usage = event.usage
         told.failure = failureOf(event.error)
+        bill(told, event)
     }
   }
 
@@ -153,10 +208,15 @@ export const make = (capacity = 1000): { readonly service: Service; readonly obs
       }
       known.set(call.id, { owner, told: { ...call, attempts: [], waits: [] } })
     },
-    settle: (id, { cache, cost, failure, status }) => {
+    settle: (id, { cache, cost, failure, left, status }) => {
       const told = known.get(id)?.told
       if (told === undefined) return
-      Object.assign(told, { status, cache, cost })
+      Object.assign(told, { status, cache, ...(cost === undefined ? {} : { cost }) })
+      if (left !== undefined) told.limits = left
+      if (cache !== "bypass") {
+        const { model = null, operation, tenant = null } = told
+        told.cacheScope = { tenant, operation, model, ignored: [...CacheKey.ignored] }
+      }
       told.failure ??= failureOf(failure)
     },
     find: (id, owner) => {
@@ -174,8 +234,8 @@ export const make = (capacity = 1000): { readonly service: Service; readonly obs
  */
 export const layer = (capacity?: number): Layer.Layer<never> =>
   Layer.unwrap(
-    Effect.sync(() => {
-      const { observe, service } = make(capacity)
+    Effect.map(Effect.service(PriceCatalogue.PriceCatalogue), (prices) => {
+      const { observe, service } = make(capacity, prices)
       return Layer.merge(Layer.succeed(Explanations, service), Observer.layer(observe))
     })
   )

@@ -6,16 +6,20 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as References from "effect/References"
+import * as Stream from "effect/Stream"
 import * as HttpRouter from "effect/http/HttpRouter"
 import type * as HttpServer from "effect/http/HttpServer"
 import type { ServeError } from "effect/http/HttpServerError"
-import { DrainingServer } from "./DrainingServer.ts"
+import * as DrainingServer from "./DrainingServer.ts"
 import type { GatewayConfig } from "./GatewayConfig.ts"
 import * as HealthRoutes from "./HealthRoutes.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 import * as Origins from "./Origins.ts"
 import type { Pipeline } from "./Pipeline.ts"
 import * as Readiness from "./Readiness.ts"
+import * as ReferencePage from "./ReferencePage.ts"
+import * as Realtime from "./Realtime.ts"
+import type { Tls } from "./Tls.ts"
 
 /** What the section `server` of a configuration says beside host, port and limits. */
 export interface Options {
@@ -25,6 +29,12 @@ export interface Options {
   readonly cors?: ReadonlyArray<string> | undefined
   /** Paths below `/v1` that are passed on beside the known ones: `*` stands for anything; none unless told. */
   readonly passthrough?: ReadonlyArray<string> | undefined
+  /** Plain HTTP unless told. */
+  readonly tls?: Tls | undefined
+  /** A line of the log for every request; none unless told. */
+  readonly accessLog?: boolean | undefined
+  /** Whether spans are made; they are not unless told. */
+  readonly tracing?: boolean | undefined
 }
 
 /** Ended streams are given this long to reach their readers. */
@@ -40,37 +50,34 @@ export const layer = (
   const routes = OpenAiRoutes.layer({
     bodyLimit: config.bodyLimit,
     passthrough: options.passthrough ?? [],
-    origins
+    origins,
+    accessLog: options.accessLog ?? false
   })
+  const realtime = Realtime.layer({ bodyLimit: config.bodyLimit, origins })
   return Readiness.drainOnClose(drainTime).pipe(
     Layer.provideMerge(
-      HttpRouter.serve(Layer.mergeAll(HealthRoutes.layer, routes), {
+      HttpRouter.serve(Layer.mergeAll(HealthRoutes.layer, ReferencePage.layer(false), realtime, routes), {
         disableLogger: true,
         disableListenLog: true
       })
     ),
     Layer.provideMerge(
-      listening(config, Duration.sum(Duration.fromInputUnsafe(drainTime), farewell), origins)
+      listening(config, Duration.sum(Duration.fromInputUnsafe(drainTime), farewell), origins, options.tls)
     ),
     Layer.provide(Readiness.Readiness.layer),
-    // Spans come with telemetry; until something reads them, they are only work.
-    Layer.provide(Layer.succeed(References.TracerEnabled, false))
+    Layer.provide(Layer.succeed(References.TracerEnabled, options.tracing ?? false))
   )
 }
 
 const listening = (
-  { host, port }: GatewayConfig,
+  { host, port, reusePort }: GatewayConfig,
   drainTime: Duration.Input,
-  { mark }: Origins.Origins
+  { mark }: Origins.Origins,
+  tls: Tls | undefined
 ): Layer.Layer<HttpServer.HttpServer, ServeError> =>
   Layer.unwrap(
     Effect.sync(() => {
-      const server = new DrainingServer({
-        requestTimeout: 0,
-        headersTimeout: 60_000,
-        keepAliveTimeout: 65_000,
-        maxHeaderSize: 32 * 1024
-      })
+      const { follow, server } = serverOf(tls)
       server.maxHeadersCount = 200
       // Before the routes: whatever they answer carries the mark.
       if (mark !== undefined) server.on("request", mark)
@@ -79,8 +86,31 @@ const listening = (
         Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
       )
       return Layer.provideMerge(
-        release,
-        NodeHttpServer.layerServer(() => server, { host, port, gracefulShutdownTimeout: drainTime })
+        Layer.merge(release, follow),
+        NodeHttpServer.layerServer(() => server, {
+          host,
+          port,
+          reusePort,
+          gracefulShutdownTimeout: drainTime
+        })
       )
     })
   )
+
+/** The server, and what follows its certificate. */
+const serverOf = (tls: Tls | undefined) => {
+  const limits = {
+    requestTimeout: 0,
+    headersTimeout: 60_000,
+    keepAliveTimeout: 65_000,
+    maxHeaderSize: 32 * 1024
+  }
+  if (tls === undefined) return { server: DrainingServer.make(limits), follow: Layer.empty }
+  const server = DrainingServer.makeSecure(limits, tls.certificate)
+  const renew = (certificate: DrainingServer.Certificate) =>
+    Effect.sync(() => server.setSecureContext(certificate))
+  return {
+    server,
+    follow: Layer.effectDiscard(Effect.forkScoped(Stream.runForEach(tls.renewals, renew)))
+  }
+}

@@ -104,3 +104,14 @@ export const computed: Read = (body) => {
     ? request
     : { model: request.model ?? undefined, stream: false, inputTokens: tokensIn(body), maxOutputTokens: 0 }
 }
+
+/** What the fields of a form say, as far as they were read. */
+export const ofForm = (fields: ReadonlyMap<string, { readonly value: string }>): Facts => {
+  const choices = Number(fields.get("n")?.value ?? 1)
+  return {
+    model: fields.get("model")?.value,
+    stream: false,
+    choices: Number.isSafeInteger(choices) && choices > 0 ? choices : 1,
+    inputTokens: Math.ceil((fields.get("prompt")?.value.length ?? 0) / 4)
+  }
+}

@@ -88,6 +88,8 @@ export interface Issued {
 /** Where the store stands. */
 export interface Status {
   readonly available: boolean
+  /** Keys in memory still count: the database answers, or has not been away for longer than `grace`. */
+  readonly usable: boolean
   /** The last change that this process has heard of. */
   readonly version: number
   readonly cached: number
@@ -99,6 +101,8 @@ export class KeyStore extends Context.Service<
   {
     /** The key of a secret; `undefined` where there is none. */
     readonly find: (secret: string) => Effect.Effect<Found | undefined, KeysUnavailable>
+    /** Whether a secret's key is in memory, so that `find` asks nobody. */
+    readonly holds: (secret: string) => boolean
     /** A key that was found before. */
     readonly keyOf: (id: string) => VirtualKey.Key | undefined
     readonly teamOf: (id: string) => VirtualKey.Team | undefined
@@ -315,6 +319,8 @@ const make = Effect.fnUntraced(function* (options: Options) {
   let confirmedAt = now()
   let hasKeys = false
 
+  const isUsable = () => available || now() - confirmedAt <= grace
+
   /** Nobody waits longer than `timeout` for the database. */
   const ask = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, Exclude<E, SqlError> | KeysUnavailable> =>
     effect.pipe(
@@ -402,7 +408,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
       if (!VirtualKey.isSecret(secret)) return Effect.succeed(undefined)
       const hash = VirtualKey.hashOf(secret)
       const cached = cache.get(hash)
-      if (cached !== undefined && (available || now() - confirmedAt <= grace)) return Effect.succeed(cached)
+      if (cached !== undefined && isUsable()) return Effect.succeed(cached)
       if (!available) return Effect.fail(new KeysUnavailable({}))
       if (unknown.has(hash)) return Effect.succeed(undefined)
       return looking.withPermit(lookUp(hash))
@@ -545,11 +551,12 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
   return KeyStore.of({
     find,
+    holds: (secret) => cache.get(VirtualKey.hashOf(secret)) !== undefined,
     keyOf: (id) => cache.keyOf(id),
     teamOf: (id) => cache.teams.get(id),
     touch,
     hasKeys: () => hasKeys,
-    status: () => ({ available, version: seen, cached: cache.size }),
+    status: () => ({ available, usable: isUsable(), version: seen, cached: cache.size }),
     create,
     show: (id) =>
       ask(

@@ -13,13 +13,15 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { Call, type LlmError, PriceCatalogue } from "@llm/core"
 import type { Passthrough } from "@llm/openai"
 import * as Access from "./Access.ts"
+import * as AccessLog from "./AccessLog.ts"
 import * as CallCost from "./CallCost.ts"
 import * as CallerHeaders from "./CallerHeaders.ts"
 import * as Endpoints from "./Endpoints.ts"
 import * as ErrorAnswer from "./ErrorAnswer.ts"
-import { Explanations } from "./Explanations.ts"
+import * as Explanations from "./Explanations.ts"
 import * as Idempotency from "./Idempotency.ts"
-import type { Facts } from "./JsonRequest.ts"
+import * as JsonRequest from "./JsonRequest.ts"
+import * as ModelList from "./ModelList.ts"
 import type { Origins } from "./Origins.ts"
 import { Pipeline } from "./Pipeline.ts"
 import { Readiness } from "./Readiness.ts"
@@ -34,6 +36,8 @@ export interface Options {
   /** Paths beside the known ones that are passed on, as `server.passthrough` has them. */
   readonly passthrough: ReadonlyArray<string>
   readonly origins: Origins
+  /** Whether every request is a line of the log. */
+  readonly accessLog: boolean
 }
 
 /** How long a body may take that is held, and how long an upload may be silent, in milliseconds. */
@@ -44,8 +48,18 @@ type Answer = Effect.Effect<HttpServerResponse.HttpServerResponse, never, Scope.
 
 const ownerOf = ({ keyId, tenant }: Access.Caller): string => JSON.stringify([tenant, keyId])
 
+/** A call on its way, and what its answer's head will say. */
+interface Asked {
+  readonly caller: Access.Caller
+  readonly incoming: Request
+  readonly id: string
+  readonly more: Record<string, string>
+  /** As the limits see it, where it is to be explained. */
+  readonly explained: Call.Call | undefined
+}
+
 /** What a request without a body says to the policies. */
-const factsOf = (endpoint: Endpoints.Endpoint, query: string): Facts => ({
+const factsOf = (endpoint: Endpoints.Endpoint, query: string): JsonRequest.Facts => ({
   stream: endpoint.reply === "events" && /[?&]stream=true(?:&|$)/u.test(query)
 })
 
@@ -55,51 +69,85 @@ const methods = { get: "GET", post: "POST", put: "PUT", patch: "PATCH", delete: 
 const routeOf = (path: string): `/${string}` => `/v1${path.replaceAll(/\{(\w+)\}/gu, ":$1")}`
 
 /** The routes. */
-export const layer = ({ bodyLimit, origins, passthrough }: Options) =>
+export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =>
   HttpRouter.use(
     Effect.fnUntraced(function* (router) {
       const pipeline = yield* Pipeline
       const access = Option.getOrUndefined(yield* Effect.serviceOption(Access.Access))
       const readiness = yield* Readiness
-      const explanations = yield* Explanations
+      const explanations = yield* Explanations.Explanations
       const prices = yield* PriceCatalogue.PriceCatalogue
       const idempotency = yield* Idempotency.make()
       const clock = yield* Clock.Clock
       const random = yield* Random.Random
       const readings = new RequestBody.Readings(clock, bodyTime)
       yield* Effect.forkScoped(readings.watch)
+      const log = accessLog ? yield* AccessLog.make : undefined
       const read = (incoming: Request) => readings.read(incoming, Number(bodyLimit))
 
       /** Who calls, before anything of a body is read. */
-      const identify = (
-        headers: CallerHeaders.Headers
-      ): Effect.Effect<Access.Caller, HttpServerResponse.HttpServerResponse> =>
+      const identify = ({
+        headers,
+        remoteAddress
+      }: Request): Effect.Effect<Access.Caller, HttpServerResponse.HttpServerResponse> =>
         access === undefined
           ? Effect.succeed(Access.anyone)
-          : Effect.mapError(access.authenticate(headers), ({ response }) => response)
+          : Effect.mapError(
+              access.authenticate(headers, Option.getOrUndefined(remoteAddress)),
+              ({ response }) => response
+            )
 
-      const failed = (error: LlmError.CallError, id: string, more: Record<string, string>) => {
-        more["x-llm-call-id"] = id
+      /** What became of a call, for whoever asked; where the limits stand is read only then. */
+      const explain = (
+        { explained, id }: Asked,
+        outcome: Explanations.Outcome,
+        where: Partial<Pick<Call.Call, "provider" | "deployment" | "model">> = {}
+      ): Effect.Effect<void> =>
+        explained === undefined || explanations === undefined
+          ? Effect.void
+          : Effect.map(pipeline.left({ ...explained, ...where }), (left) =>
+              explanations.settle(id, { ...outcome, left })
+            )
+
+      const failed = (error: LlmError.CallError, asked: Asked) => {
+        const { caller, incoming, more } = asked
+        const status = ErrorAnswer.statusOf(error)
+        more["x-llm-call-id"] = asked.id
         if (error.attempts > 0) more["x-llm-deployment"] = error.deployment
-        explanations?.settle(id, { status: error.httpStatus, cache: "bypass", failure: error })
-        return Effect.as(
-          error.httpStatus >= 500 ? Relay.logFailure(error) : Effect.void,
-          ErrorAnswer.fromError(error, more)
+        if (error._tag === "LimitExceeded") Object.assign(more, CallerHeaders.limits(error, caller.limits))
+        log?.note(incoming, {
+          attempts: error.attempts,
+          deployment: more["x-llm-deployment"],
+          upstreamRequest: error.requestId
+        })
+        return explain(asked, { status, cache: "bypass", failure: error }, error).pipe(
+          Effect.andThen(status >= 500 ? Relay.logFailure(error) : Effect.void),
+          Effect.as(ErrorAnswer.fromError(error, more))
         )
       }
 
-      const replied = (
-        reply: Passthrough.RawReply,
-        incoming: Request,
-        id: string,
-        more: Record<string, string>
-      ) => {
+      const replied = (reply: Passthrough.RawReply, asked: Asked) => {
+        const { incoming, more } = asked
         if (reply.call?.id !== undefined) more["x-llm-call-id"] = reply.call.id
         const cost = CallCost.of(prices, reply, clock.currentTimeMillisUnsafe())
         if (cost !== undefined) more["x-llm-cost"] = cost
-        explanations?.settle(id, { status: reply.status, cache: reply.outcome, cost })
-        return Relay.write(reply, incoming, more, readiness.over)
+        if (log !== undefined) {
+          const { attempts, call, headers, outcome } = reply
+          const cache = outcome === "bypass" ? undefined : outcome
+          const upstreamRequest = String(headers["x-request-id"] ?? "")
+          log.note(incoming, { attempts, deployment: call?.deployment, cache, upstreamRequest })
+        }
+        return Effect.andThen(
+          explain(asked, { status: reply.status, cache: reply.outcome, cost }, reply.call),
+          Relay.write(reply, incoming, more, readiness.over)
+        )
       }
+
+      /** A list of models as the caller may see it. */
+      const visible = (reply: Passthrough.RawReply, { may }: Access.Caller): Passthrough.RawReply =>
+        reply._tag === "Whole"
+          ? { ...reply, body: ModelList.shown(reply.body, pipeline.models(), may) }
+          : reply
 
       /** Through the pipe, and back. */
       const send = (
@@ -107,7 +155,7 @@ export const layer = ({ bodyLimit, origins, passthrough }: Options) =>
         incoming: Request,
         endpoint: Endpoints.Endpoint,
         path: string,
-        facts: Facts,
+        facts: JsonRequest.Facts,
         body: Passthrough.RawRequest["body"]
       ): Answer => {
         const { headers } = incoming
@@ -124,17 +172,22 @@ export const layer = ({ bodyLimit, origins, passthrough }: Options) =>
         const refused = caller.denies({ operation, model: facts.model })?.response
         if (refused !== undefined) return Effect.succeed(refused)
         const id = Call.newId(clock, random)
+        const { keyId, tenant } = caller
+        const { model, stream } = facts
         const more: Record<string, string> = {}
+        let explained: Call.Call | undefined
         if (explanations !== undefined && CallerHeaders.wantsExplanation(headers)) {
-          const { model, stream } = facts
-          explanations.watch({ id, operation, model, stream, beganAt: now }, ownerOf(caller))
+          explanations.watch({ id, operation, model, stream, tenant, beganAt: now }, ownerOf(caller))
           more["x-llm-explain-id"] = id
+          explained = Call.make({ ...facts, provider: "gateway", id, operation, keyId, tenant })
         }
+        log?.note(incoming, { operation, model, call: id })
+        const asked: Asked = { caller, incoming, id, more, explained }
         const ask = Effect.flatMap(pipeline.acquire, (openai) =>
           openai.raw({
             ...facts,
-            keyId: caller.keyId,
-            tenant: caller.tenant,
+            keyId,
+            tenant,
             id,
             operation,
             deadline,
@@ -155,20 +208,21 @@ export const layer = ({ bodyLimit, origins, passthrough }: Options) =>
           !facts.stream &&
           (body === undefined || body instanceof Uint8Array)
         if (!repeatable) {
+          const isList = endpoint.operation === "models.list"
           return Effect.matchEffect(ask, {
-            onFailure: (error) => failed(error, id, more),
-            onSuccess: (reply) => replied(reply, incoming, id, more)
+            onFailure: (error) => failed(error, asked),
+            onSuccess: (reply) => replied(isList ? visible(reply, caller) : reply, asked)
           })
         }
         const { method } = endpoint
         const request = { key, caller: ownerOf(caller), method, path, body: body ?? new Uint8Array() }
         return Effect.matchEffect(idempotency.run(request, ask), {
           onFailure: (error) =>
-            error._tag === "KeyReused" ? Effect.succeed(ErrorAnswer.keyReused()) : failed(error, id, more),
+            error._tag === "KeyReused" ? Effect.succeed(ErrorAnswer.keyReused()) : failed(error, asked),
           onSuccess: ({ replayed, reply }) => {
-            if (!replayed) return replied(reply, incoming, id, more)
+            if (!replayed) return replied(reply, asked)
             more["idempotent-replayed"] = "true"
-            return replied({ ...reply, attempts: 0, outcome: "shared" }, incoming, id, more)
+            return replied({ ...reply, attempts: 0, outcome: "shared" }, asked)
           }
         })
       }
@@ -187,11 +241,52 @@ export const layer = ({ bodyLimit, origins, passthrough }: Options) =>
           if (!Endpoints.isPlain(plain)) {
             return Effect.succeed(ErrorAnswer.unknownRoute(incoming.method, url.split("?")[0] ?? url))
           }
-          return Effect.matchEffect(identify(headers), {
+          return Effect.matchEffect(identify(incoming), {
             onFailure: Effect.succeed,
-            onSuccess: (caller) => received(caller, incoming, endpoint, path, query)
+            onSuccess: (caller) => {
+              log?.note(incoming, { key: caller.keyId })
+              const model = ModelList.inPath(plain)
+              if (model === undefined) return received(caller, incoming, endpoint, path, query)
+              return ofModel(caller, incoming, endpoint, path, model)
+            }
           })
         }
+
+      /** `/models/{id}`: a model that is not the caller's is not there, and one of the configuration is. */
+      const ofModel = (
+        caller: Access.Caller,
+        incoming: Request,
+        endpoint: Endpoints.Endpoint,
+        path: string,
+        model: string
+      ): Answer => {
+        const denied = caller.denies({ operation: endpoint.operation, model: undefined })
+        if (denied !== undefined) return Effect.succeed(denied.response)
+        if (!caller.may(model)) return Effect.succeed(ErrorAnswer.unknownModel(model))
+        return endpoint.operation === "models.retrieve" && pipeline.models().includes(model)
+          ? Effect.succeed(
+              HttpServerResponse.uint8Array(ModelList.one(model), { contentType: "application/json" })
+            )
+          : send(caller, incoming, endpoint, path, { stream: false }, undefined)
+      }
+
+      /** A form that names its model: as soon as that is known, or cannot be. */
+      const form = (
+        caller: Access.Caller,
+        incoming: Request,
+        endpoint: Endpoints.Endpoint,
+        path: string
+      ): Answer =>
+        Effect.matchEffect(Upload.peek(incoming, bodyTime), {
+          onFailure: (error) => Effect.succeed(unread(error)),
+          onSuccess: ({ fields, isComplete, upload }) => {
+            const facts = JsonRequest.ofForm(fields)
+            const denied = caller.denies({ operation: endpoint.operation, model: facts.model })
+            if (denied === undefined) return send(caller, incoming, endpoint, path, facts, upload)
+            const isLate = !isComplete && denied.code === "model_not_allowed"
+            return Effect.succeed(isLate ? ErrorAnswer.modelTooLate() : denied.response)
+          }
+        })
 
       /** With its body, as far as that is held. */
       const received = (
@@ -201,10 +296,14 @@ export const layer = ({ bodyLimit, origins, passthrough }: Options) =>
         path: string,
         query: string
       ): Answer => {
-        switch (endpoint.body) {
+        // Images are edited by forms and by JSON.
+        const isJson =
+          endpoint.namesModel && /^application\/json\b/iu.test(incoming.headers["content-type"] ?? "")
+        switch (isJson ? "json" : endpoint.body) {
           case "none":
             return send(caller, incoming, endpoint, path, factsOf(endpoint, query), undefined)
           case "form":
+            if (endpoint.namesModel) return form(caller, incoming, endpoint, path)
             return send(
               caller,
               incoming,
@@ -233,8 +332,10 @@ export const layer = ({ bodyLimit, origins, passthrough }: Options) =>
         }
       }
 
-      const unread = (error: Effect.Error<ReturnType<typeof read>>) => {
+      const unread = (error: Effect.Error<ReturnType<typeof read>> | Upload.FormAmbiguous) => {
         switch (error._tag) {
+          case "FormAmbiguous":
+            return ErrorAnswer.ambiguousForm(error.problem)
           case "BodyTooLarge":
             return ErrorAnswer.tooLarge(ByteSize.format(bodyLimit))
           case "BodyTooSlow":
@@ -247,35 +348,51 @@ export const layer = ({ bodyLimit, origins, passthrough }: Options) =>
       const unknown = (incoming: Request) =>
         ErrorAnswer.unknownRoute(incoming.method, incoming.url.split("?")[0] ?? incoming.url)
 
+      const add = (
+        method: Parameters<typeof router.add>[0],
+        path: HttpRouter.PathInput,
+        answer: (incoming: Request) => Answer
+      ) =>
+        router.add(
+          method,
+          path,
+          log === undefined
+            ? answer
+            : (incoming) => {
+                log.begin(incoming)
+                return answer(incoming)
+              }
+        )
+
       for (const endpoint of Endpoints.all) {
-        yield* router.add(methods[endpoint.method], routeOf(endpoint.path), handle(endpoint))
+        yield* add(methods[endpoint.method], routeOf(endpoint.path), handle(endpoint))
       }
 
-      const explained = ({ headers, url }: Request) =>
-        Effect.match(identify(headers), {
+      const explained = (incoming: Request) =>
+        Effect.match(identify(incoming), {
           onFailure: (denied) => denied,
           onSuccess: (caller) => {
-            const id = /^\/v1\/llm\/explain\/([^/?]+)/u.exec(url)?.[1] ?? ""
+            const id = /^\/v1\/llm\/explain\/([^/?]+)/u.exec(incoming.url)?.[1] ?? ""
             const found = explanations?.find(id, ownerOf(caller))
             return found === undefined ? ErrorAnswer.notExplained() : HttpServerResponse.jsonUnsafe(found)
           }
         })
-      yield* router.add("GET", "/v1/llm/explain/:id", explained)
+      yield* add("GET", "/v1/llm/explain/:id", explained)
 
       const isAllowed = Endpoints.allowed(passthrough)
       for (const method of ["get", "post", "put", "patch", "delete"] as const) {
         const pass = handle(Endpoints.passedOn(method))
-        yield* router.add(methods[method], "/v1/*", (incoming) =>
+        yield* add(methods[method], "/v1/*", (incoming) =>
           isAllowed(incoming.url.split("?")[0] ?? "") ? pass(incoming) : Effect.succeed(unknown(incoming))
         )
       }
-      yield* router.add("OPTIONS", "/v1/*", ({ headers, method, url }) =>
+      yield* add("OPTIONS", "/v1/*", ({ headers, method, url }) =>
         Effect.succeed(
           headers["origin"] !== undefined && origins.allows(headers)
             ? origins.preflight(headers)
             : ErrorAnswer.unknownRoute(method, url.split("?")[0] ?? url)
         )
       )
-      yield* router.add("*", "/*", (incoming) => Effect.succeed(unknown(incoming)))
+      yield* add("*", "/*", (incoming) => Effect.succeed(unknown(incoming)))
     })
   )

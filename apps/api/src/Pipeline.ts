@@ -7,14 +7,19 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
+import type { Call } from "@llm/core"
 import type { OpenAi } from "@llm/openai"
-import type { AdminStatus } from "./AdminStatus.ts"
+import type { AdminStatus, Left } from "./AdminStatus.ts"
 
 /** What a configuration makes. */
 export interface Operations {
   readonly openai: OpenAi.OpenAi["Service"]
   /** Where its policies stand. */
   readonly status: Effect.Effect<AdminStatus>
+  /** What callers may ask for by the configuration: the aliases of its deployments. */
+  readonly models: ReadonlyArray<string>
+  /** What the limits have left for one call. */
+  readonly left: (call: Call.Call) => Effect.Effect<Left>
 }
 
 /** One configuration's operations. */
@@ -33,6 +38,10 @@ export class Pipeline extends Context.Service<
     readonly acquire: Effect.Effect<Operations["openai"], never, Scope.Scope>
     /** Where the policies of the present ones stand. */
     readonly status: Effect.Effect<AdminStatus>
+    /** `Operations.models` of the present ones. */
+    readonly models: () => ReadonlyArray<string>
+    /** `Operations.left` of the present ones. */
+    readonly left: (call: Call.Call) => Effect.Effect<Left>
     /** Takes new operations for requests from now on. Where they cannot be made the present ones stay. */
     readonly replace: <E>(make: Effect.Effect<Operations, E, Scope.Scope>) => Effect.Effect<void, E>
   }
@@ -61,6 +70,8 @@ export const layer = <E, R>(
       let present = yield* start(make)
       return {
         status: Effect.suspend(() => present.operations.status),
+        models: () => present.operations.models,
+        left: (call) => Effect.suspend(() => present.operations.left(call)),
         acquire: Effect.suspend(() => {
           const generation = present
           generation.users++

@@ -2,25 +2,29 @@
  * The policies that a configuration asks for, each from `@llm/core`.
  */
 import * as ByteSize from "effect/ByteSize"
+import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import type * as Redis from "effect/persistence/Redis"
 import {
-  Backoff,
   type Budget,
   type Call,
   CircuitBreaker,
   Concurrency,
   Guards,
   Hedging,
+  InvalidSetting,
   RateLimit,
   Rescue,
-  Resilience,
+  ResponseCache,
   RetryBudget,
-  Router,
-  Timeouts
+  Router
 } from "@llm/core"
 import type { Policies as KeyPolicies } from "./Access.ts"
-import type { ConfigFile } from "./ConfigFile.ts"
+import type { ConfigFile, Override } from "./ConfigFile.ts"
+import * as Overrides from "./Overrides.ts"
 
 const time = (duration: Duration.Duration | undefined): string | undefined =>
   duration === undefined ? undefined : `${Duration.toMillis(duration)} millis`
@@ -28,23 +32,32 @@ const time = (duration: Duration.Duration | undefined): string | undefined =>
 const number = (value: number | undefined): string | undefined =>
   value === undefined ? undefined : String(value)
 
+/** Waits and clocks in the words of the environment. */
+const wordsOf = ({
+  retries,
+  timeouts
+}: Pick<Override, "retries" | "timeouts">): Readonly<Record<string, string | undefined>> => ({
+  LLM_RETRY_TIMES: number(retries?.times),
+  LLM_RETRY_BASE: time(retries?.base),
+  LLM_RETRY_CAP: time(retries?.cap),
+  LLM_RETRY_MAX_HINT: time(retries?.maxHint),
+  LLM_TIMEOUT_CONNECT: time(timeouts?.connect),
+  LLM_TIMEOUT_FIRST_EVENT: time(timeouts?.firstEvent),
+  LLM_TIMEOUT_IDLE: time(timeouts?.idle),
+  LLM_TIMEOUT_TOTAL: time(timeouts?.total)
+})
+
 /** What the file says in the words of the environment, which wins over it. */
 export const environmentOf = (file: ConfigFile): Readonly<Record<string, string | undefined>> => ({
   LLM_HOST: file.server?.host,
   LLM_PORT: number(file.server?.port),
+  LLM_REUSE_PORT: file.server?.reusePort === undefined ? undefined : String(file.server.reusePort),
   LLM_BODY_LIMIT: file.server?.bodyLimit === undefined ? undefined : ByteSize.format(file.server.bodyLimit),
-  LLM_RETRY_TIMES: number(file.retries?.times),
-  LLM_RETRY_BASE: time(file.retries?.base),
-  LLM_RETRY_CAP: time(file.retries?.cap),
-  LLM_RETRY_MAX_HINT: time(file.retries?.maxHint),
-  LLM_TIMEOUT_CONNECT: time(file.timeouts?.connect),
-  LLM_TIMEOUT_FIRST_EVENT: time(file.timeouts?.firstEvent),
-  LLM_TIMEOUT_IDLE: time(file.timeouts?.idle),
-  LLM_TIMEOUT_TOTAL: time(file.timeouts?.total),
+  ...wordsOf(file),
   LLM_BREAKER: file.breaker?.kind,
   LLM_BREAKER_FAILURES: number(file.breaker?.failures),
   LLM_BREAKER_OPEN_FOR: time(file.breaker?.openFor),
-  LLM_CACHE: file.cache?.kind,
+  LLM_CACHE: file.cache?.kind === "redis" ? undefined : file.cache?.kind,
   LLM_CACHE_TTL: time(file.cache?.ttl),
   LLM_CACHE_ENTRIES: number(file.cache?.entries),
   LLM_CACHE_BYTES: file.cache?.bytes === undefined ? undefined : ByteSize.format(file.cache.bytes),
@@ -69,7 +82,7 @@ const router = (file: ConfigFile) => {
   return first === undefined ? Layer.empty : Router.layer({ deployments: [first, ...rest], ...file.routing })
 }
 
-const hedging = ({ hedging: settings }: ConfigFile) => {
+const hedging = (settings: ConfigFile["hedging"]): Layer.Layer<never, InvalidSetting.InvalidSetting> => {
   if (settings === undefined) return Layer.empty
   const { atLeast, delay, extra, percentile } = settings
   return delay === undefined
@@ -77,24 +90,137 @@ const hedging = ({ hedging: settings }: ConfigFile) => {
     : Hedging.layer({ delay, extra })
 }
 
-const limits = ({ limits: settings = [] }: ConfigFile, keys: KeyPolicies | undefined) => {
+/** The Redis that is shared, and how the file has it used. */
+interface Shared {
+  readonly layer: Layer.Layer<Redis.Redis>
+  readonly settings: NonNullable<ConfigFile["redis"]>
+}
+
+const prefixOf = ({ settings: { prefix = "llm:" } }: Shared): string => prefix
+
+/** Where there is another deployment, a call goes there rather than wait. */
+const isOne = ({ deployments }: ConfigFile): boolean => (deployments?.length ?? 0) <= 1
+
+const deploymentLimits = (file: ConfigFile) => {
+  const deployments = file.deployments ?? []
+  const named = new Map(deployments.map((deployment) => [deployment.name, deployment]))
+  const key = ({ deployment }: Call.Call) => deployment
+  const rate: RateLimit.Options = {
+    name: "deployment",
+    key,
+    requestsPerMinute: ({ deployment }) => named.get(deployment)?.requestsPerMinute,
+    tokensPerMinute: ({ deployment }) => named.get(deployment)?.tokensPerMinute,
+    // Those headers speak of a model's limits.
+    follow: false,
+    ...(isOne(file) ? {} : { maxWait: 0 })
+  }
+  const atOnce: Concurrency.Options = {
+    key,
+    limit: ({ deployment }) => named.get(deployment)?.concurrency,
+    ...(isOne(file) ? {} : { queue: 0 })
+  }
+  return {
+    rate: deployments.some(
+      ({ requestsPerMinute, tokensPerMinute }) => (requestsPerMinute ?? tokensPerMinute) !== undefined
+    )
+      ? [rate]
+      : [],
+    atOnce: deployments.some(({ concurrency }) => concurrency !== undefined) ? [atOnce] : []
+  }
+}
+
+const limits = (
+  file: ConfigFile,
+  keys: KeyPolicies | undefined,
+  shared: Shared | undefined
+): Layer.Layer<never, InvalidSetting.InvalidSetting> => {
   const all = [
     ...(keys === undefined ? [] : [keys.rateLimit]),
-    ...settings.map(({ maxWait, name, per, requestsPerMinute, tokensPerMinute }) => ({
+    ...(file.limits ?? []).map(({ maxWait, name, per, requestsPerMinute, tokensPerMinute }) => ({
       name,
       requestsPerMinute,
       tokensPerMinute,
       maxWait,
       ...(per === undefined ? {} : { key: keyOf(per) })
-    }))
+    })),
+    ...deploymentLimits(file).rate
   ]
-  return all.length === 0 ? Layer.empty : RateLimit.layer(all)
+  if (all.length === 0) return Layer.empty
+  if (shared === undefined) return RateLimit.layer(all)
+  const { onFailure, timeout } = shared.settings
+  return RateLimit.layerStore(
+    all.map((one) => ({ ...one, onStoreFailure: onFailure, storeTimeout: timeout }))
+  ).pipe(
+    Layer.provide(RateLimit.layerStoreRedis({ prefix: `${prefixOf(shared)}limit:` })),
+    Layer.provide(shared.layer)
+  )
 }
 
-const concurrency = ({ concurrency: settings }: ConfigFile, keys: KeyPolicies | undefined) => {
+const breaker = (shared: Shared | undefined) =>
+  shared === undefined
+    ? CircuitBreaker.layerConfig
+    : CircuitBreaker.layerConfigRedis({
+        prefix: `${prefixOf(shared)}circuit:`,
+        storeTimeout: shared.settings.timeout,
+        // To let nothing pass because nobody knows of a failure would be an outage of our own.
+        onStoreFailure: shared.settings.onFailure === "open" ? "open" : "local"
+      }).pipe(Layer.provide(shared.layer))
+
+const cacheOf =
+  (shared: Shared | undefined) =>
+  (settings: NonNullable<ConfigFile["cache"]>): Layer.Layer<never, InvalidSetting.InvalidSetting> => {
+    const { bytes, entries, kind, ttl } = settings
+    switch (kind) {
+      case "none":
+        return ResponseCache.layerNone
+      case "single-flight":
+        return ResponseCache.layerSingleFlight()
+      case "memory":
+        return ResponseCache.layerMemory({
+          timeToLive: ttl,
+          capacity: entries,
+          ...(bytes === undefined ? {} : { maxBytes: Number(bytes) })
+        })
+      case "redis":
+        return shared === undefined
+          ? Layer.effectDiscard(
+              new InvalidSetting.InvalidSetting({
+                owner: "llm.config",
+                setting: "cache.kind",
+                value: '"redis"',
+                allowed: "none, single-flight or memory, unless the section redis says where it is"
+              })
+            )
+          : Layer.provide(
+              ResponseCache.layerRedis({
+                timeToLive: ttl,
+                name: `${prefixOf(shared)}replies`,
+                timeout: shared.settings.timeout
+              }),
+              shared.layer
+            )
+    }
+  }
+
+/** The cache: of the environment, then of the file. */
+const cache = (file: ConfigFile, shared: Shared | undefined) =>
+  Overrides.cache(
+    file.overrides ?? [],
+    Layer.unwrap(
+      Effect.map(Config.option(Config.String("LLM_CACHE")), (told) =>
+        Option.isNone(told) && file.cache?.kind === "redis"
+          ? cacheOf(shared)(file.cache)
+          : ResponseCache.layerConfig
+      )
+    ),
+    cacheOf(shared)
+  )
+
+const concurrency = (file: ConfigFile, keys: KeyPolicies | undefined) => {
   const all = [
     ...(keys === undefined ? [] : [keys.concurrency]),
-    ...(settings === undefined ? [] : [settings])
+    ...(file.concurrency === undefined ? [] : [file.concurrency]),
+    ...deploymentLimits(file).atOnce
   ]
   return all.length === 0 ? Layer.empty : Concurrency.layer(all)
 }
@@ -140,10 +266,9 @@ const rescue = ({ deployments }: ConfigFile) =>
     )
   )
 
-const guards = ({ guards: settings = {} }: ConfigFile) => {
-  const { clamps, maxMessages, maxTokens, models, redact } = settings
+const guardsOf = ({ clamps, maxMessages, maxTokens, models, redact }: NonNullable<ConfigFile["guards"]>) => {
   const size = maxMessages !== undefined || maxTokens !== undefined
-  return Guards.layer([
+  return [
     ...(models === undefined ? [] : [Guards.models({ allow: models })]),
     ...(size ? [Guards.size({ maxMessages, maxInputTokens: maxTokens })] : []),
     ...(clamps === undefined
@@ -159,24 +284,43 @@ const guards = ({ guards: settings = {} }: ConfigFile) => {
           })
         ]),
     ...(redact === true ? [Guards.redaction()] : [])
+  ]
+}
+
+const guards = ({ guards: settings = {}, overrides = [] }: ConfigFile) => {
+  const usual = guardsOf(settings)
+  if (overrides.every((override) => override.guards === undefined)) return Guards.layer(usual)
+  const chosen = Overrides.choice<ConfigFile["guards"]>(
+    undefined,
+    overrides.map((override) => ({ fits: Overrides.fits(override), value: override.guards }))
+  )
+  return Guards.layer([
+    ...Guards.when((call) => chosen(call) === undefined, usual),
+    ...overrides.flatMap(({ guards: own }) =>
+      own === undefined ? [] : Guards.when((call) => chosen(call) === own, guardsOf(own))
+    )
   ])
 }
 
 /**
  * The pipe with all that the file asks for; what it does not say comes from the `LLM_*` settings. Budgets are
  * provided from outside: they outlive a change of the file.
+ *
+ * @param redis the one that the file names
  */
-export const layer = (file: ConfigFile, keys?: KeyPolicies) =>
-  Resilience.layer.pipe(
-    Layer.provide([
-      Backoff.layerConfig,
-      RetryBudget.layer(file.retryBudget),
-      Timeouts.layerConfig,
-      router(file),
-      hedging(file)
-    ]),
-    Layer.provideMerge([limits(file, keys), concurrency(file, keys)]),
-    Layer.provideMerge(CircuitBreaker.layerConfig),
+export const layer = (file: ConfigFile, keys?: KeyPolicies, redis?: Layer.Layer<Redis.Redis>) => {
+  const shared =
+    redis === undefined || file.redis === undefined ? undefined : { layer: redis, settings: file.redis }
+  return Overrides.pipe(
+    file.overrides ?? [],
+    (override) => hedging(override?.hedging ?? file.hedging),
+    wordsOf
+  ).pipe(
+    Layer.provide([RetryBudget.layer(file.retryBudget), router(file)]),
+    Layer.provideMerge([limits(file, keys, shared), concurrency(file, keys)]),
+    Layer.provideMerge(breaker(shared)),
+    Layer.merge(cache(file, shared)),
     Layer.merge(rescue(file)),
     Layer.merge(guards(file))
   )
+}

@@ -16,6 +16,7 @@ import type { ConfigFileInvalid } from "./ConfigFile.ts"
 import type { ConfigFileUnreadable } from "./Configuration.ts"
 import type { KeysUnavailable } from "./KeyStore.ts"
 import type { SecretMissing } from "./SecretSource.ts"
+import type { CertificateInvalid } from "./Tls.ts"
 
 /** A flag that does not exist, or one without its value. */
 export class UsageError extends Data.TaggedError("UsageError")<{ readonly cause: unknown }> {}
@@ -36,6 +37,7 @@ type StartError =
   | ConfigFileInvalid
   | ConfigFileUnreadable
   | SecretMissing
+  | CertificateInvalid
   | KeysUnavailable
   | LedgerStore.LedgerFailed
   | SqlError
@@ -58,6 +60,7 @@ const explain = (error: StartError): readonly [line: string, code: number] => {
     case "ConfigFileInvalid":
     case "ConfigFileUnreadable":
     case "SecretMissing":
+    case "CertificateInvalid":
       return [error.message, 2]
     case "ConfigError":
       return [Settings.explain(error), 2]

@@ -3,11 +3,56 @@
  */
 import { IncomingMessage } from "node:http"
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
-import type * as Duration from "effect/Duration"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import type { Passthrough } from "@llm/openai"
+import { boundaryOf, type Field, FormFields } from "./FormFields.ts"
 import { BodyTooSlow, BodyUnreadable, welcome } from "./RequestBody.ts"
+
+/** Two readers could take the form for different things. */
+export class FormAmbiguous extends Schema.TaggedError<FormAmbiguous>()("FormAmbiguous", {
+  /** As it follows "The form ". */
+  problem: Schema.String
+}) {
+  override get message(): string {
+    return `the form ${this.problem}`
+  }
+}
+
+/** A form, as far as its head tells. */
+export interface Form {
+  readonly upload: Passthrough.Upload | undefined
+  readonly fields: ReadonlyMap<string, Field>
+  /** Whether all that could name a model was read: without it the model may come after a large file. */
+  readonly isComplete: boolean
+}
+
+/** How far a form is read before it is sent on, in bytes: a model that is named by then is known. */
+const longestHead = 1024 * 1024
+
+const sizeOf = ({ headers }: IncomingMessage): number | undefined => {
+  const { "content-length": length } = headers
+  return length === undefined ? undefined : Number(length)
+}
+
+const hasBody = (incoming: IncomingMessage): boolean =>
+  incoming.headers["transfer-encoding"] !== undefined || (sizeOf(incoming) ?? 0) > 0
+
+type Pieces = AsyncIterator<Uint8Array>
+
+// The answer to a body that was left unread still has to go out on its connection.
+const piecesOf = (incoming: IncomingMessage): Pieces => incoming.iterator({ destroyOnReturn: false })
+
+const streamOf = (open: () => Pieces, idle: Duration.Input) =>
+  Stream.fromAsyncIterable<Uint8Array, BodyUnreadable | BodyTooSlow>(
+    { [Symbol.asyncIterator]: open },
+    () => new BodyUnreadable()
+  ).pipe(Stream.timeoutOrElse({ duration: idle, orElse: () => Stream.fail(new BodyTooSlow()) }))
 
 /**
  * The body of a request; `undefined` where it has none.
@@ -19,22 +64,98 @@ export const make = (
   idle: Duration.Input
 ): Passthrough.Upload | undefined => {
   const incoming = NodeHttpServerRequest.toIncomingMessage(request)
-  if (!(incoming instanceof IncomingMessage)) return undefined
-  const { "content-length": length, "content-type": type, "transfer-encoding": coding } = incoming.headers
-  const size = length === undefined ? undefined : Number(length)
-  if (coding === undefined && (size ?? 0) === 0) return undefined
+  if (!(incoming instanceof IncomingMessage) || !hasBody(incoming)) return undefined
   return {
-    size,
-    contentType: type ?? "application/octet-stream",
-    stream: Stream.fromAsyncIterable<Uint8Array, BodyUnreadable | BodyTooSlow>(
-      {
-        [Symbol.asyncIterator]: () => {
-          welcome(request)
-          // The answer to a body that was left unread still has to go out on its connection.
-          return incoming.iterator({ destroyOnReturn: false })
-        }
-      },
-      () => new BodyUnreadable()
-    ).pipe(Stream.timeoutOrElse({ duration: idle, orElse: () => Stream.fail(new BodyTooSlow()) }))
+    size: sizeOf(incoming),
+    contentType: incoming.headers["content-type"] ?? "application/octet-stream",
+    stream: streamOf(() => {
+      welcome(request)
+      return piecesOf(incoming)
+    }, idle)
   }
 }
+
+/** The body as it came; a later field that contradicts what was read ends it before its end. */
+const asItCame = (head: ReadonlyArray<Uint8Array>, rest: Pieces, fields: FormFields, idle: Duration.Input) =>
+  Stream.concat(
+    Stream.fromIterable(head),
+    Stream.mapEffect(
+      streamOf(() => rest, idle),
+      (piece) => {
+        fields.push(piece)
+        const { problem } = fields
+        return problem === undefined ? Effect.succeed(piece) : Effect.fail(new FormAmbiguous({ problem }))
+      }
+    )
+  )
+
+/**
+ * The body of a request, and what its form says: read up to its first file with its model known, its end, 1 MiB, or
+ * for as long as a client may be silent; and sent on from its first byte.
+ *
+ * @param idle how long the client may be silent within it
+ * @returns fails with `FormAmbiguous` where the model cannot be told for sure
+ */
+export const peek = (
+  request: HttpServerRequest.HttpServerRequest,
+  idle: Duration.Input
+): Effect.Effect<Form, BodyUnreadable | BodyTooSlow | FormAmbiguous, Scope.Scope> =>
+  Effect.gen(function* () {
+    const upload = make(request, idle)
+    const incoming = NodeHttpServerRequest.toIncomingMessage(request)
+    const boundary = upload === undefined ? undefined : boundaryOf(upload.contentType)
+    if (upload === undefined || boundary === undefined || !(incoming instanceof IncomingMessage)) {
+      return { upload, fields: new Map(), isComplete: true }
+    }
+    welcome(request)
+    const fields = new FormFields(boundary)
+    const pieces = piecesOf(incoming)
+    yield* Effect.addFinalizer(() => Effect.sync(() => void pieces.return?.()))
+    const next = Effect.timeoutOrElse(
+      Effect.tryPromise({ try: () => pieces.next(), catch: () => new BodyUnreadable() }),
+      { duration: idle, orElse: () => Effect.fail(new BodyTooSlow()) }
+    )
+    const head: Array<Uint8Array> = []
+    let length = 0
+    let ended = false
+    const clock = yield* Clock.Clock
+    const until = clock.currentTimeMillisUnsafe() + Duration.toMillis(idle)
+    const isEnough = () =>
+      fields.isOver ||
+      length >= longestHead ||
+      (fields.hasFile && fields.found.has("model")) ||
+      // Whoever sends a byte now and then has no head held for ever.
+      clock.currentTimeMillisUnsafe() > until
+    while (!isEnough()) {
+      const { done, value } = yield* next
+      ended = done === true
+      if (done === true) break
+      head.push(value)
+      length += value.length
+      fields.push(value)
+      const { problem } = fields
+      if (problem !== undefined) return yield* new FormAmbiguous({ problem })
+    }
+    const { size } = upload
+    const model = fields.found.get("model")
+    return {
+      fields: fields.found,
+      isComplete: ended || fields.isOver || model !== undefined,
+      upload: {
+        ...upload,
+        stream: asItCame(head, pieces, fields, idle),
+        renamed:
+          model === undefined
+            ? undefined
+            : (name) => {
+                const whole = Buffer.concat(head)
+                const renamed = [whole.subarray(0, model.start), Buffer.from(name), whole.subarray(model.end)]
+                const change = Buffer.byteLength(name) - (model.end - model.start)
+                return {
+                  size: size === undefined ? undefined : size + change,
+                  stream: asItCame(renamed, pieces, fields, idle)
+                }
+              }
+      }
+    }
+  })

@@ -23,14 +23,17 @@ import * as Explanations from "./Explanations.ts"
 import * as Gateway from "./Gateway.ts"
 import * as GatewayConfig from "./GatewayConfig.ts"
 import * as Pipeline from "./Pipeline.ts"
+import * as RedisClient from "./RedisClient.ts"
 import * as SecondSignal from "./SecondSignal.ts"
 import * as StartError from "./StartError.ts"
+import * as TelemetryExport from "./TelemetryExport.ts"
+import * as Tls from "./Tls.ts"
 
 const usage = `An OpenAI-compatible gateway with retries, circuit breakers and timeouts.
 
   npx -y pnpm@12 start [--config FILE] [--check] [--provider openai|simulator] [--host ADDRESS] [--port NUMBER]
 
-  --config FILE   llm.config.yaml, .yml or .json of the working directory unless told; see llm.config.example.yaml
+  --config FILE   llm.config.yaml, .yml, .json or .ts of the working directory unless told; see llm.config.example.yaml
   --check         reads the configuration, says what is wrong with it, and ends
   --schema        prints the JSON Schema of the file, for editors
 
@@ -38,6 +41,7 @@ Settings (environment; flags win, then the environment, then the file; see .env.
   OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID, OPENAI_PROJECT_ID
   LLM_PROVIDER              openai | simulator (openai if a key is set)
   LLM_HOST, LLM_PORT        127.0.0.1, 8080
+  LLM_REUSE_PORT            1: several gateways on one port, each with its own LLM_DATA and LLM_ADMIN_PORT
   LLM_BODY_LIMIT            largest request body (32 MiB)
   LLM_DATA                  folder of the ledger and its journal (.llm)
   LLM_RETRY_TIMES           retries per call (6)
@@ -65,8 +69,11 @@ SIGHUP reads the file again, as does a change of it; a wrong one leaves the old 
 SIGINT and SIGTERM: nothing new is taken, running streams have 20 seconds to end; a second signal ends at once.
 Exit codes: 0 stopped by a signal, 1 could not start, 2 a wrong setting or flag.`
 
-const banner = (config: GatewayConfig.GatewayConfig, { deployments }: ConfigFile.ConfigFile): string => {
-  const url = `http://${config.host === "0.0.0.0" ? "127.0.0.1" : config.host}:${config.port}/v1`
+const banner = (
+  config: GatewayConfig.GatewayConfig,
+  { deployments, server }: ConfigFile.ConfigFile
+): string => {
+  const url = `${server?.tls === undefined ? "http" : "https"}://${config.host === "0.0.0.0" ? "127.0.0.1" : config.host}:${config.port}/v1`
   const who =
     deployments !== undefined
       ? deployments.map(({ name }) => name).join(", ")
@@ -111,6 +118,7 @@ const program = Effect.gen(function* () {
   const run = Effect.gen(function* () {
     const config = yield* GatewayConfig.config
     const level = yield* Config.LogLevel("LLM_LOG_LEVEL").pipe(Config.withDefault("Info"))
+    const tls = settings.server?.tls === undefined ? undefined : yield* Tls.load(settings.server.tls)
     const operations = Configuration.operations(settings, provider(settings))
     if (flags.check === true) {
       yield* Effect.scoped(operations)
@@ -121,22 +129,26 @@ const program = Effect.gen(function* () {
         Gateway.layer(config, {
           drainTime: settings.server?.drain,
           cors: settings.server?.cors,
-          passthrough: settings.server?.passthrough
+          passthrough: settings.server?.passthrough,
+          accessLog: settings.telemetry?.accessLog,
+          tracing: yield* TelemetryExport.isOn(settings),
+          tls
         })
       ),
       Layer.merge(Configuration.layerReload(started, provider)),
       Layer.merge(AdminServer.layer(settings)),
       Layer.provide(Pipeline.layer(operations)),
       Layer.provide(Explanations.layer()),
-      Layer.provide(Accounts.layer(settings, config.data))
+      Layer.provide(Accounts.layer(settings, config.data)),
+      Layer.provide(RedisClient.layer(settings))
     )
     return yield* Layer.launch(server).pipe(Effect.provideService(References.MinimumLogLevel, level))
   })
-  const patterns = settings.telemetry?.redact?.map((pattern) => new RegExp(pattern, "gu"))
+  const log = Redaction.logger(Logger.formatLogFmt, { patterns: TelemetryExport.patternsOf(settings) })
   return yield* run.pipe(
     Effect.provideService(ConfigProvider.ConfigProvider, provider(settings)),
     Effect.provide(
-      Logger.layer([Logger.withConsoleError(Redaction.logger(Logger.formatLogFmt, { patterns }))])
+      Layer.provideMerge(TelemetryExport.layer(settings), Logger.layer([Logger.withConsoleError(log)]))
     )
   )
 }).pipe(Effect.provide(NodeFileSystem.layer))

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { Scenario } from "@llm/simulator"
 import * as Explanations from "@llm/api/Explanations"
@@ -47,11 +48,16 @@ describe("x-llm-explain", () => {
       assert.strictEqual(Json.inText(text, "cost"), reply.headers.get("x-llm-cost"))
       assert.isAbove(Number(Json.inText(text, "usage", "totalTokens")), 0)
       assert.isNumber(Json.inText(text, "milliseconds"))
+      assert.strictEqual(Json.inText(text, "price", "model"), "gpt-6-luna")
+      assert.isAbove(Number(Json.inText(text, "price", "dollarsPerMillion", "output")), 0)
 
       const hit = yield* ask(origin, question())
       const kept = yield* explanation(origin, hit.headers.get("x-llm-explain-id"))
       assert.strictEqual(Json.inText(kept.text, "cache"), "hit")
       assert.strictEqual(Json.inText(kept.text, "cost"), "0.000000")
+      assert.strictEqual(Json.inText(kept.text, "cacheScope", "operation"), "chat.create")
+      assert.strictEqual(Json.inText(kept.text, "cacheScope", "model"), "gpt-6-luna")
+      assert.isNull(Json.inText(kept.text, "cacheScope", "tenant"))
       assert.deepStrictEqual(Json.inText(kept.text, "attempts"), [])
     })
   )
@@ -65,13 +71,39 @@ describe("x-llm-explain", () => {
       assert.strictEqual(Json.inText(failure.text, "failure", "error"), "Unauthorized")
       assert.strictEqual(Json.inText(failure.text, "status"), 401)
 
-      const streamed = yield* ask(origin, { ...question(), stream: true })
+      const streamed = yield* ask(origin, {
+        ...question(),
+        stream: true,
+        stream_options: { include_usage: true }
+      })
       const id = streamed.headers.get("x-llm-explain-id")
       let ended = false
       while (!ended) ended = (yield* explanation(origin, id)).text.includes('"milliseconds"')
       const { text } = yield* explanation(origin, id)
       assert.strictEqual(Json.inText(text, "operation"), "chat.stream")
       assert.strictEqual(Json.inText(text, "attempts", "0", "interrupted"), false)
+      assert.match(String(Json.inText(text, "cost")), /^0\.0000\d\d$/u)
+    })
+  )
+
+  it.live("tells what each limit had left, also where one is reached", () =>
+    Effect.gen(function* () {
+      const limit = { name: "team", requestsPerMinute: 2, maxWait: Duration.zero }
+      const { origin } = yield* RunningGateway.make({
+        file: { limits: [limit], concurrency: { limit: 5 } },
+        settings: { LLM_RETRY_TIMES: "0" }
+      })
+      const left: Array<unknown> = []
+      for (const _ of [1, 2, 3]) {
+        const reply = yield* ask(origin, question())
+        const { text } = yield* explanation(origin, reply.headers.get("x-llm-explain-id"))
+        assert.strictEqual(Json.inText(text, "limits", "limits", "0", "name"), "team")
+        assert.strictEqual(Json.inText(text, "limits", "limits", "0", "requests", "limit"), 2)
+        assert.strictEqual(Json.inText(text, "limits", "concurrency", "limit"), 5)
+        left.push(Math.floor(Number(Json.inText(text, "limits", "limits", "0", "requests", "remaining"))))
+        if (reply.status === 429) assert.strictEqual(Json.inText(text, "failure", "error"), "LimitExceeded")
+      }
+      assert.deepStrictEqual(left, [1, 0, 0])
     })
   )
 
@@ -89,7 +121,7 @@ describe("x-llm-explain", () => {
 
   it("remembers so many, and tells nobody else", () => {
     const { service } = Explanations.make(2)
-    const call = { operation: "chat.create", model: "m", stream: false, beganAt: 0 }
+    const call = { operation: "chat.create", model: "m", stream: false, tenant: undefined, beganAt: 0 }
     for (const id of ["a", "b", "c"]) service.watch({ ...call, id }, "me")
     assert.isUndefined(service.find("a", "me"))
     assert.strictEqual(service.find("c", "me")?.id, "c")

@@ -439,8 +439,8 @@ describe("shutdown", () => {
       const reading = yield* Effect.forkChild(Effect.flip(read))
       yield* gateway.stop
       assert.instanceOf(yield* Fiber.join(reading), Error)
-      const [entry] = yield* gateway.simulator.journal.entries
-      assert.strictEqual(entry?.outcome, "client-left")
+      const entry = yield* gateway.simulator.journal.awaitEntry(({ open }) => !open)
+      assert.strictEqual(entry.outcome, "client-left")
       assert.strictEqual(gateway.allFibers(), 0)
     })
   )

@@ -25,6 +25,7 @@ describe("GatewayConfig", () => {
         byDefault: true,
         host: "127.0.0.1",
         port: 8080,
+        reusePort: false,
         data: ".llm"
       })
       assert.strictEqual(Number(bodyLimit), 32 * 1024 * 1024)
@@ -37,9 +38,16 @@ describe("GatewayConfig", () => {
         LLM_PROVIDER: "simulator",
         LLM_HOST: "0.0.0.0",
         LLM_PORT: "9000",
+        LLM_REUSE_PORT: "1",
         LLM_BODY_LIMIT: "1 MiB"
       })
-      assert.deepInclude(config, { provider: "simulator", byDefault: false, host: "0.0.0.0", port: 9000 })
+      assert.deepInclude(config, {
+        provider: "simulator",
+        byDefault: false,
+        host: "0.0.0.0",
+        port: 9000,
+        reusePort: true
+      })
       assert.strictEqual(ByteSize.format(config.bodyLimit), ByteSize.format(ByteSize.mebibytes(1)))
     })
   )

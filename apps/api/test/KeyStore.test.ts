@@ -12,7 +12,7 @@ import type * as KeyStore from "@llm/api/KeyStore"
 import * as ModelPattern from "@llm/api/ModelPattern"
 import * as VirtualKey from "@llm/api/VirtualKey"
 import * as KeyDatabase from "./support/KeyDatabase.ts"
-import * as PostgresServer from "./support/PostgresServer.ts"
+import * as PostgresServer from "@llm/test-servers/PostgresServer"
 
 const { contents, eventually, processOf } = KeyDatabase
 

@@ -3,7 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import OpenAI, { APIError } from "openai"
 import * as Program from "./support/Program.ts"
@@ -11,6 +13,8 @@ import { question } from "./support/RunningGateway.ts"
 
 const token = "admin-token-of-the-tests"
 const patience = 60_000
+
+const Rows = Schema.Array(Schema.Struct({ call_id: Schema.String, times: Schema.Finite }))
 
 const Created = Schema.Struct({ id: Schema.String, secret: Schema.String })
 
@@ -44,7 +48,7 @@ const gateway = Effect.fnUntraced(function* (data: string) {
           (error: unknown) => (error instanceof APIError ? error.status : error)
         )
     )
-  return { admin, ask, program }
+  return { admin, ask, program, url: `http://127.0.0.1:${port}/v1` }
 })
 
 const folder = Effect.acquireRelease(
@@ -118,6 +122,51 @@ describe("a gateway for a team", () => {
         assert.strictEqual(yield* second.ask(secret), 200)
         const usage = yield* second.admin("GET", "/admin/usage?by=key&format=json")
         assert.match(usage.text, /"calls":\s*51\b/u, usage.text)
+      }),
+    patience
+  )
+
+  it.live(
+    "has every answered call in its ledger once when it was killed with a thousand calls in flight",
+    () =>
+      Effect.gen(function* () {
+        const data = yield* folder
+        const first = yield* gateway(data)
+        const asked = 1000
+        const answered: Array<string> = []
+        const refused: Array<number> = []
+        // Killed at a moment of its own choosing: in the middle of whatever it was doing.
+        const calls = Array.from({ length: asked }, async (_, call) => {
+          const answer = await fetch(`${first.url}/chat/completions`, {
+            method: "POST",
+            headers: { "content-type": "application/json" },
+            body: JSON.stringify(question(`Question ${call}`))
+          })
+          await answer.text()
+          if (answer.status !== 200) refused.push(answer.status)
+          else answered.push(answer.headers.get("x-llm-call-id") ?? "")
+          if (answered.length === asked / 4) first.program.child.kill("SIGKILL")
+        })
+        yield* Effect.promise(() => Promise.allSettled(calls))
+        yield* first.program.ended
+        assert.deepStrictEqual(refused, [])
+        assert.isTrue(answered.length >= asked / 4 && answered.length < asked, String(answered.length))
+
+        const second = yield* gateway(data)
+        yield* Effect.repeat(second.admin("GET", "/admin/status"), {
+          until: ({ text }) => /"ledgerBacklog":\s*0\b/u.test(text),
+          schedule: Schedule.spaced("50 millis")
+        })
+        const database = new DatabaseSync(join(data, "llm.db"), { readOnly: true })
+        const rows = database.prepare(
+          "SELECT call_id, count(*) AS times FROM llm_ledger_rows WHERE number = 0 GROUP BY 1"
+        )
+        const times = new Map(
+          Schema.decodeUnknownSync(Rows)(rows.all()).map((row) => [row.call_id, row.times])
+        )
+        database.close()
+        assert.deepStrictEqual(new Set(answered.map((id) => times.get(id))), new Set([1]))
+        assert.deepStrictEqual(new Set(times.values()), new Set([1]))
       }),
     patience
   )

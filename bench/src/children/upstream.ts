@@ -56,7 +56,7 @@ const server = Http.createServer((request, response) => {
   request.on("data", (chunk: Buffer) => chunks.push(chunk))
   request.on("end", () => {
     const body = Buffer.concat(chunks).toString()
-    const [, kind, events] = /"model":"bench-(chat|embed|stream|tools|hold)-?(\d*)"/.exec(body) ?? []
+    const [, kind, events] = /"model":\s?"bench-(chat|embed|stream|tools|hold)-?(\d*)"/.exec(body) ?? []
     if (kind === "chat") {
       response.writeHead(200, Canned.chatHeaders).end(Canned.chat)
     } else if (kind === "embed") {

@@ -13,7 +13,24 @@ import * as Child from "../Child.ts"
 export const imports: Readonly<Record<string, ReadonlyArray<string>>> = {
   "ai-sdk": ["@ai-sdk/openai", "ai"],
   langchain: ["@langchain/openai"],
-  llm: ["@llm/core", "@llm/openai", "effect/Effect", "effect/Layer"],
+  // Module by module, as Effect's own: through `export * as` a bundler keeps all of a module.
+  llm: [
+    "@llm/core/Backoff",
+    "@llm/core/Budget",
+    "@llm/core/CircuitBreaker",
+    "@llm/core/Concurrency",
+    "@llm/core/PriceCatalogue",
+    "@llm/core/RateLimit",
+    "@llm/core/Resilience",
+    "@llm/core/RetryBudget",
+    "@llm/core/Telemetry",
+    "@llm/core/Timeouts",
+    "@llm/core/UsageLedger",
+    "@llm/openai/OpenAi",
+    "effect/Effect",
+    "effect/Layer",
+    "effect/Stream"
+  ],
   sdk: ["openai"]
 }
 
@@ -30,11 +47,11 @@ export const importing = async (name: string, specifiers: ReadonlyArray<string>)
 
 /** A program as one would ship it: minified, for Node, with what it needs. Bytes after gzip unless said otherwise. */
 export interface Bundle {
-  /** What is loaded at the start. */
+  /** What is loaded until the first reply: the start, and the SDK, which `@llm/openai` loads with its first client. */
   readonly gzip: number
-  /** What is left for `import()`. */
+  /** What is left for another `import()`. */
   readonly lazy: number
-  /** Minified bytes of the start by package, the largest first. */
+  /** Minified bytes of the first by package, the largest first. */
   readonly packages: Readonly<Record<string, number>>
 }
 
@@ -81,7 +98,7 @@ export const bundle = async (name: string): Promise<Bundle | undefined> => {
       `--metafile=${metafile}`
     ])
     const { outputs } = decodeMetafile(await readFile(metafile, "utf8"))
-    const start = startOf(outputs)
+    const start = neededOf(outputs)
     let gzip = 0
     let lazy = 0
     for (const path of Object.keys(outputs)) {
@@ -97,14 +114,18 @@ export const bundle = async (name: string): Promise<Bundle | undefined> => {
 
 type Outputs = (typeof Metafile.Type)["outputs"]
 
-/** The entry, and what it imports other than by `import()`. */
-const startOf = (outputs: Outputs): ReadonlySet<string> => {
+/** The entry, and what it imports; by `import()` only the SDK, without which there is no call. */
+const neededOf = (outputs: Outputs): ReadonlySet<string> => {
   const start = new Set<string>()
   const add = (path: string) => {
     const output = outputs[path]
     if (output === undefined || start.has(path)) return
     start.add(path)
-    for (const { kind, path: imported } of output.imports) if (kind === "import-statement") add(imported)
+    for (const { kind, path: imported } of output.imports) {
+      const entry = outputs[imported]?.entryPoint
+      const sdk = entry !== undefined && packageOf(entry) === "openai"
+      if (kind === "import-statement" || sdk) add(imported)
+    }
   }
   for (const [path, { entryPoint }] of Object.entries(outputs)) {
     if (entryPoint !== undefined && dirname(entryPoint).endsWith("programs")) add(path)

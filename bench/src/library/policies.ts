@@ -1,17 +1,15 @@
 /** Every policy that one process can have, each at work and none of them in the way. */
-import {
-  Backoff,
-  Budget,
-  CircuitBreaker,
-  Concurrency,
-  PriceCatalogue,
-  RateLimit,
-  Resilience,
-  RetryBudget,
-  Telemetry,
-  Timeouts,
-  UsageLedger
-} from "@llm/core"
+import * as Backoff from "@llm/core/Backoff"
+import * as Budget from "@llm/core/Budget"
+import * as CircuitBreaker from "@llm/core/CircuitBreaker"
+import * as Concurrency from "@llm/core/Concurrency"
+import * as PriceCatalogue from "@llm/core/PriceCatalogue"
+import * as RateLimit from "@llm/core/RateLimit"
+import * as Resilience from "@llm/core/Resilience"
+import * as RetryBudget from "@llm/core/RetryBudget"
+import * as Telemetry from "@llm/core/Telemetry"
+import * as Timeouts from "@llm/core/Timeouts"
+import * as UsageLedger from "@llm/core/UsageLedger"
 import * as Layer from "effect/Layer"
 
 const sights = Layer.provideMerge(Telemetry.layerMetrics(), UsageLedger.layerObserver)

@@ -37,6 +37,13 @@ export interface Call {
   readonly replaySafe?: boolean | undefined
   /** Equal keys ask for the same answer. */
   readonly idempotencyKey?: string | undefined
+  /** The deployment that alone is asked, by its name: what the call is about is kept in its account. */
+  readonly pinned?: string | undefined
+  /**
+   * What the call is about is kept in one account, nobody knows in which: the router's home is asked. With
+   * `search` the others are asked after it, as long as it is not found.
+   */
+  readonly kept?: "home" | "search" | undefined
   /** Deployments that are asked only where no other can be: a stream of theirs has just broken off. */
   readonly avoid?: ReadonlyArray<string> | undefined
   /** The `id` of the call whose stream broke off and is rescued by this one. */

@@ -316,39 +316,49 @@ export const layerNone: Layer.Layer<CircuitBreaker> = Layer.succeed(CircuitBreak
   transitions: Stream.empty
 })
 
+const settings = Config.all({
+  kind: Config.schema(Schema.Literals(["consecutive", "rate", "none"]), "LLM_BREAKER").pipe(
+    Config.withDefault("consecutive")
+  ),
+  failures: Config.schema(
+    Schema.FiniteFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 1, maximum: 10_000 })),
+    "LLM_BREAKER_FAILURES"
+  ).pipe(Config.withDefault(10)),
+  openFor: Config.option(config("LLM_BREAKER_OPEN_FOR", 1))
+}).pipe(
+  Config.map(({ failures, kind, openFor }) => ({
+    kind,
+    openFor: Option.getOrUndefined(openFor),
+    consecutive: { failures },
+    rate: { window: Math.max(20, failures * 2), minimumCalls: failures * 2 }
+  }))
+)
+
 /**
  * From `LLM_BREAKER` (`consecutive`, `rate` or `none`; `consecutive` unless set),
  * `LLM_BREAKER_FAILURES` (10; for `rate`: the least failures among the last 20 calls, half of them
  * failed) and `LLM_BREAKER_OPEN_FOR` (30 seconds).
  */
 export const layerConfig: Layer.Layer<CircuitBreaker, Config.ConfigError> = Layer.unwrap(
-  Effect.map(
-    Config.all({
-      kind: Config.schema(Schema.Literals(["consecutive", "rate", "none"]), "LLM_BREAKER").pipe(
-        Config.withDefault("consecutive")
-      ),
-      failures: Config.option(
-        Config.schema(
-          Schema.FiniteFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 1, maximum: 10_000 })),
-          "LLM_BREAKER_FAILURES"
-        )
-      ),
-      openFor: Config.option(config("LLM_BREAKER_OPEN_FOR", 1))
-    }),
-    ({ failures, kind, openFor }) => {
-      const count = Option.getOrElse(failures, () => 10)
-      const options = { openFor: Option.getOrUndefined(openFor) }
-      // The settings were judged when they were read.
-      switch (kind) {
-        case "consecutive":
-          return Layer.orDie(layerConsecutive({ ...options, failures: count }))
-        case "rate":
-          return Layer.orDie(
-            layerRate({ ...options, window: Math.max(20, count * 2), minimumCalls: count * 2 })
-          )
-        case "none":
-          return layerNone
-      }
+  Effect.map(settings, ({ consecutive, kind, openFor, rate }) => {
+    // The settings were judged when they were read.
+    switch (kind) {
+      case "consecutive":
+        return Layer.orDie(layerConsecutive({ ...consecutive, openFor }))
+      case "rate":
+        return Layer.orDie(layerRate({ ...rate, openFor }))
+      case "none":
+        return layerNone
     }
-  )
+  })
 )
+
+/** The same settings, with the circuits in Redis. Fails at start with `InvalidSetting` too. */
+export const layerConfigRedis = (
+  options: RedisOptions = {}
+): Layer.Layer<CircuitBreaker, Config.ConfigError | InvalidSetting.InvalidSetting, Redis.Redis> =>
+  Layer.unwrap(
+    Effect.map(settings, ({ kind, openFor, ...by }) =>
+      kind === "none" ? layerNone : layerRedis({ ...options, ...by[kind], openFor })
+    )
+  )

@@ -92,6 +92,8 @@ export const Concurrency = Context.Reference<Service>("@llm/core/Concurrency", {
 
 /** How calls wait. */
 export interface QueueOptions {
+  /** Told by `QueueFull`, so that a caller's own limit is told from the others; none unless told. */
+  readonly name?: string | undefined
   /** How many may wait per key; 100 unless told. */
   readonly queue?: number | undefined
   /** How long a call may wait; 10 seconds unless told. */
@@ -172,6 +174,7 @@ const queueRules: Readonly<Record<keyof QueueOptions, InvalidSetting.Rule>> = {
   queue: InvalidSetting.whole(0, maximum),
   maxWait: InvalidSetting.judgedLater,
   headStart: InvalidSetting.judgedLater,
+  name: InvalidSetting.text,
   key: InvalidSetting.callable
 }
 
@@ -309,6 +312,7 @@ const make = Effect.fnUntraced(function* (
       model: call.model,
       attempts,
       capacity,
+      ...(options.name === undefined ? {} : { limit: options.name }),
       ...(retryAfter > 0 ? { retryAfter } : {})
     })
   }

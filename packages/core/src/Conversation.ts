@@ -40,7 +40,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as InvalidSetting from "./InvalidSetting.ts"
-import { type Unit, type Units, unitsOf } from "./internal/conversationUnits.ts"
+import { type Units, unitsOf } from "./internal/conversationUnits.ts"
 import * as Tokenizer from "./Tokenizer.ts"
 
 // ---------------------------------------------------------------------------
@@ -222,13 +222,23 @@ export const withModel = (
 // Shrinking
 // ---------------------------------------------------------------------------
 
-const without = (self: Conversation, { byEntry }: Units, gone: ReadonlyArray<Unit>): Conversation => {
-  if (gone.length === 0) return self
-  const units: ReadonlySet<unknown> = new Set(gone)
-  return withEntries(
-    self.model,
-    Chunk.toReadonlyArray(self.entries).filter((_, index) => !units.has(byEntry[index]))
-  )
+/** @param gone 1 for each unit that goes */
+const without = (
+  self: Conversation,
+  entries: ReadonlyArray<Entry>,
+  { byEntry }: Units,
+  gone: Uint8Array
+): Conversation => {
+  const stay: Array<Entry> = []
+  let tokens = Tokenizer.replyTokens
+  for (let index = 0; index < entries.length; index++) {
+    const entry = entries[index]
+    if (entry === undefined || gone[byEntry[index] ?? 0] === 1) continue
+    stay.push(entry)
+    tokens += entry.tokens
+  }
+  if (stay.length === entries.length) return self
+  return { model: self.model, entries: Chunk.fromArrayUnsafe(stay), tokens }
 }
 
 /**
@@ -240,16 +250,16 @@ const without = (self: Conversation, { byEntry }: Units, gone: ReadonlyArray<Uni
 export const trim = (self: Conversation, window: number): Conversation => {
   // A window that is no number removes nothing.
   if (!(self.tokens > window)) return self
-  const units = unitsOf(Chunk.toReadonlyArray(self.entries))
-  const gone: Array<Unit> = []
+  const entries = Chunk.toReadonlyArray(self.entries)
+  const units = unitsOf(entries)
+  const gone = new Uint8Array(units.count)
   let { tokens } = self
-  for (const unit of units.all) {
-    if (tokens <= window) break
-    if (unit.isKept || unit === units.newest) continue
-    tokens -= unit.tokens
-    gone.push(unit)
+  for (let unit = 0; unit < units.count && tokens > window; unit++) {
+    if (units.kept[unit] === 1 || unit === units.newest) continue
+    tokens -= units.tokens[unit] ?? 0
+    gone[unit] = 1
   }
-  return without(self, units, gone)
+  return without(self, entries, units, gone)
 }
 
 /**
@@ -258,12 +268,10 @@ export const trim = (self: Conversation, window: number): Conversation => {
  * @param time milliseconds since the epoch
  */
 export const clearBefore = (self: Conversation, time: number): Conversation => {
-  const units = unitsOf(Chunk.toReadonlyArray(self.entries))
-  return without(
-    self,
-    units,
-    units.all.filter((unit) => !unit.isKept && unit.time < time)
-  )
+  const entries = Chunk.toReadonlyArray(self.entries)
+  const units = unitsOf(entries)
+  const gone = units.kept.map((kept, unit) => (kept === 0 && (units.times[unit] ?? 0) < time ? 1 : 0))
+  return without(self, entries, units, gone)
 }
 
 /** The summary is empty, or no shorter than what it should replace. */
@@ -298,13 +306,15 @@ const summaryOf = (summary: string): Message => ({
   content: `Summary of the conversation so far:\n${summary}`
 })
 
-/** The units that may go, without the newest of them that together have no more than `keep` tokens. */
-const oldestOf = ({ all, newest }: Units, keep: number): ReadonlyArray<Unit> => {
-  const old = all.filter((unit) => !unit.isKept && unit !== newest)
-  let room = keep - (newest?.tokens ?? 0)
-  for (let last = old.at(-1); last !== undefined && last.tokens <= room; last = old.at(-1)) {
-    room -= last.tokens
-    old.pop()
+/** 1 for each unit that may go, but for the newest of them that together have no more than `keep` tokens. */
+const oldestOf = ({ count, kept, newest, tokens }: Units, keep: number): Uint8Array => {
+  const old = new Uint8Array(count)
+  let room = keep - (tokens[newest] ?? 0)
+  for (let unit = count - 1; unit >= 0; unit--) {
+    if (kept[unit] === 1 || unit === newest) continue
+    // The first that has no room is old, and all before it.
+    if (room >= 0) room -= tokens[unit] ?? 0
+    if (room < 0) old[unit] = 1
   }
   return old
 }
@@ -332,8 +342,8 @@ export const compact = <E = never, R = never>(
     if (self.tokens <= options.window) return self
     const entries = Chunk.toReadonlyArray(self.entries)
     const units = unitsOf(entries)
-    const old: ReadonlySet<unknown> = new Set(oldestOf(units, options.keep ?? options.window / 2))
-    const isOld = (_: Entry, index: number) => old.has(units.byEntry[index])
+    const old = oldestOf(units, options.keep ?? options.window / 2)
+    const isOld = (_: Entry, index: number) => old[units.byEntry[index] ?? 0] === 1
     const replaced = entries.filter(isOld)
     if (replaced.length === 0) return self
     const summary = yield* options.summarise(replaced.map(({ message }) => message))

@@ -5,7 +5,8 @@
  *
  * Tokens fall into classes that do not overlap and that sum to the usage's total, whatever the provider
  * reported; each class has its rate. A part of the cost is rounded up to a whole pico-dollar, and the cost is
- * the sum of its parts. Tokens that are in the total and nowhere else are billed as output.
+ * the sum of its parts. Tokens that are in the total and nowhere else are billed as output. Calls of built-in
+ * tools are a part of their own, which service tiers and regions do not change.
  *
  * @example
  * ```ts
@@ -27,7 +28,7 @@
 import * as Result from "effect/Result"
 import * as Decimals from "./internal/decimal.ts"
 import { type Price, type Rates, Unpriced } from "./PriceCatalogue.ts"
-import type { Usage } from "./Usage.ts"
+import { tools, type Usage } from "./Usage.ts"
 
 /** Classes of tokens that are billed apart; no token is in two of them. */
 export const classes = [
@@ -84,8 +85,8 @@ export const tokensOf = (usage: Usage, operation = ""): Tokens => {
   }
 }
 
-/** What was paid for: the classes of tokens, and sound that is billed by its length. */
-export type Part = Class | "audioTime"
+/** What was paid for: the classes of tokens, sound that is billed by its length, and calls of built-in tools. */
+export type Part = Class | "audioTime" | "toolCalls"
 
 export interface Cost {
   /** Pico-dollars: the sum of the parts. */
@@ -121,9 +122,20 @@ const rateOf = (rates: Rates, part: Class): number | undefined => {
 const ratesFor = (price: Price, inputTokens: number): Rates =>
   price.long !== undefined && inputTokens > price.long.above ? price.long.rates : price.rates
 
-/** Amount times rate times factor; the unit is how many of the amount the rate is for. */
-const partOf = (amount: number, rate: number, price: Price, unit: bigint): bigint =>
-  Decimals.divideUp(BigInt(amount) * BigInt(rate) * BigInt(price.factor), unit * 1_000_000n)
+const one = 1_000_000
+
+/** Amount times rate times factor, rounded up; the unit is how many of the amount the rate is for. */
+const partOf = (amount: number, rate: number, { factor }: Price, unit: number): bigint => {
+  const times = factor === one ? 1 : factor
+  const divisor = factor === one ? unit : unit * one
+  const product = amount * rate * times
+  if (product > Number.MAX_SAFE_INTEGER) {
+    return Decimals.divideUp(BigInt(amount) * BigInt(rate) * BigInt(times), BigInt(divisor))
+  }
+  // Whole numbers that a double holds: as exact, and several times faster.
+  const rest = product % divisor
+  return BigInt((product - rest) / divisor + (rest > 0 ? 1 : 0))
+}
 
 /**
  * Prices a usage.
@@ -144,7 +156,8 @@ export const make = (usage: Usage, price: Price, operation = ""): Result.Result<
     reasoning: 0n,
     audioOutput: 0n,
     unattributed: 0n,
-    audioTime: 0n
+    audioTime: 0n,
+    toolCalls: 0n
   }
   const unpriced = () =>
     Result.fail(new Unpriced({ provider: price.provider, model: price.model, unknown: "usage" }))
@@ -153,14 +166,24 @@ export const make = (usage: Usage, price: Price, operation = ""): Result.Result<
     if (tokens[part] === 0) continue
     const rate = rateOf(rates, part)
     if (rate === undefined) return unpriced()
-    parts[part] = partOf(tokens[part], rate, price, 1n)
+    parts[part] = partOf(tokens[part], rate, price, 1)
     total += parts[part]
   }
   if (usage.audioSeconds !== undefined && usage.audioSeconds > 0) {
     if (rates.audioHour === undefined) return unpriced()
     const millis = Math.ceil(Math.min(usage.audioSeconds, 1e9) * 1000)
-    parts.audioTime = partOf(millis, rates.audioHour, price, 3_600_000n)
+    parts.audioTime = partOf(millis, rates.audioHour, price, 3_600_000)
     total += parts.audioTime
+  }
+  if (usage.toolCalls !== undefined) {
+    for (const tool of tools) {
+      const calls = whole(usage.toolCalls[tool])
+      if (calls === 0) continue
+      const fee = price.tools?.[tool]
+      if (fee === undefined) return unpriced()
+      parts.toolCalls += BigInt(calls) * BigInt(fee)
+    }
+    total += parts.toolCalls
   }
   return Result.succeed({ total, parts, exact: usage.exact, snapshot: price.snapshot })
 }
@@ -178,11 +201,11 @@ export const worstCase = (
 ): Result.Result<bigint, Unpriced> => {
   const rates = ratesFor(price, inputTokens)
   const { audioHour, audioInput, audioOutput, cachedInput, cacheWrite, input, output, reasoning } = rates
-  const hour = audioHour === undefined ? undefined : partOf(1, audioHour, price, 1n)
+  const hour = audioHour === undefined ? undefined : partOf(1, audioHour, price, 1)
   const dearest = (tokens: number, candidates: ReadonlyArray<number | undefined>) => {
     const known = candidates.filter((rate) => rate !== undefined)
     if (tokens === 0 || (known.length === 0 && hour !== undefined)) return 0n
-    return known.length === 0 ? undefined : partOf(whole(tokens), Math.max(...known), price, 1n)
+    return known.length === 0 ? undefined : partOf(whole(tokens), Math.max(...known), price, 1)
   }
   const inputs = dearest(inputTokens, [input, cachedInput, cacheWrite, audioInput])
   const outputs = dearest(outputTokens, [output, reasoning, audioOutput])

@@ -147,7 +147,7 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
   let sealAt = segmentBytes
   let backlog = segments.reduce((sum, { count }) => sum + count, 0)
   let inMemory = 0
-  const held = new Map<string, Row>()
+  const held = new Map<string, () => Row>()
   /** Held, and not yet in the active file. */
   const unwritten = new Set<string>()
   let buffered = ""
@@ -182,7 +182,7 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
     buffered = ""
     for (const key of unwritten) {
       const row = held.get(key)
-      if (row !== undefined) text += Lines.format("held", row)
+      if (row !== undefined) text += Lines.format("held", row())
     }
     unwritten.clear()
     try {
@@ -268,8 +268,8 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
   prune()
 
   const journal: UsageLedger.Journal = {
-    hold: (row) => {
-      const key = Totals.keyOf(row)
+    hold: (callId, of, row) => {
+      const key = Totals.keyOf({ callId, number: of })
       held.set(key, row)
       unwritten.add(key)
       schedule()

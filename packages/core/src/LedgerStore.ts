@@ -52,6 +52,8 @@ export const Cost = Schema.Union([
   Schema.Struct({
     /** Billionths of a dollar. */
     nanoDollars: Count,
+    /** How much of it is for calls of built-in tools; absent where there is nothing of it. */
+    toolNanoDollars: Schema.optionalKey(Count),
     /** Names the prices. */
     snapshot: Schema.String
   }),
@@ -87,6 +89,10 @@ export const Row = Schema.Struct({
   outcome: Schema.String,
   executed: Schema.Literals(["yes", "no", "possibly"]),
   tokens: Tokens,
+  /** Calls of built-in tools that are billed beside the tokens, as `Usage.ToolCalls` counts them. */
+  toolCalls: Count,
+  /** By which the tokens are billed: as the reply says, and `null` where it says none. */
+  serviceTier: Schema.NullOr(Schema.String),
   /** Sound that is billed by its length, in milliseconds. */
   audioMillis: Count,
   /** `false` where tokens are an estimate. */
@@ -137,9 +143,13 @@ export interface Group {
   readonly cancelledAttempts: number
   readonly tokens: Tokens
   readonly totalTokens: number
+  /** Calls of built-in tools, such as web searches. */
+  readonly toolCalls: number
   readonly audioMillis: number
   /** Of the attempts that have a price, in billionths of a dollar. */
   readonly nanoDollars: bigint
+  /** How much of it is for built-in tools. */
+  readonly toolNanoDollars: bigint
   /** Attempts that have none: the cost above is too low by theirs. */
   readonly unpriced: number
   /** Attempts whose tokens are an estimate. */
@@ -148,7 +158,7 @@ export interface Group {
 
 /** The store cannot be written or read; what was to be written is still to be written. */
 export class LedgerFailed extends Schema.TaggedError<LedgerFailed>()("LedgerFailed", {
-  operation: Schema.Literals(["open", "insert", "report", "rows"]),
+  operation: Schema.Literals(["open", "insert", "report", "rows", "delete"]),
   detail: Schema.String,
   cause: Schema.optional(Schema.Defect())
 }) {
@@ -167,6 +177,14 @@ export interface Service {
   readonly report: (query: Query) => Effect.Effect<ReadonlyArray<Group>, QueryError>
   /** Rows in order of `endedAt`, then of call and number. */
   readonly rows: (selection: Selection) => Stream.Stream<Row, QueryError>
+  /**
+   * Deletes rows that ended before a time, the oldest first, with their part of the sums.
+   *
+   * @param before milliseconds since the epoch
+   * @param most rows that are deleted at once
+   * @returns how many were; fewer than `most` where no more are left
+   */
+  readonly deleteBefore: (before: number, most: number) => Effect.Effect<number, LedgerFailed>
 }
 
 export class LedgerStore extends Context.Service<LedgerStore, Service>()("@llm/core/LedgerStore") {}
@@ -175,7 +193,8 @@ export class LedgerStore extends Context.Service<LedgerStore, Service>()("@llm/c
 export const none: Service = {
   insert: () => Effect.succeed(0),
   report: () => Effect.succeed([]),
-  rows: () => Stream.empty
+  rows: () => Stream.empty,
+  deleteBefore: () => Effect.succeed(0)
 }
 
 /** Settings of `layerMemory`. */
@@ -229,7 +248,13 @@ export const layerMemory = (
             Effect.map(checkQuery("LedgerStore.rows", selection), () =>
               select(selection).toSorted(Totals.inOrder)
             )
-          )
+          ),
+        deleteBefore: (before, most) =>
+          Effect.sync(() => {
+            const old = select({ to: before }).toSorted(Totals.inOrder).slice(0, most)
+            for (const row of old) kept.delete(Totals.keyOf(row))
+            return old.length
+          })
       })
     })
   )

@@ -692,10 +692,17 @@ export class LimitExceeded extends Schema.TaggedError<LimitExceeded>()("LimitExc
   ...where,
   ...retryAfter,
   /** Which limit: `requests per minute`, `tokens per minute`, … */
-  limit: Schema.String
+  limit: Schema.String,
+  /** The limit is not known: the store that counts does not answer, and nothing may pass without it. */
+  uncounted: Schema.optional(Schema.Boolean)
 }) {
   override get message(): string {
-    return sentence(`the limit of ${this.limit} is reached`, this)
+    return sentence(
+      this.uncounted === true
+        ? `the limit of ${this.limit} cannot be checked: its store does not answer`
+        : `the limit of ${this.limit} is reached`,
+      this
+    )
   }
   get retryable(): boolean {
     return false
@@ -707,7 +714,7 @@ export class LimitExceeded extends Schema.TaggedError<LimitExceeded>()("LimitExc
     return "unknown"
   }
   get httpStatus(): number {
-    return 429
+    return this.uncounted === true ? 503 : 429
   }
   get hint(): string {
     return again(this)
@@ -719,7 +726,9 @@ export class QueueFull extends Schema.TaggedError<QueueFull>()("QueueFull", {
   ...where,
   ...retryAfter,
   /** How many may wait. */
-  capacity: Schema.Finite
+  capacity: Schema.Finite,
+  /** The name of the limit that the queue is before, where it has one. */
+  limit: Schema.optional(Schema.String)
 }) {
   override get message(): string {
     return sentence(`the queue of ${this.capacity} is full`, this)

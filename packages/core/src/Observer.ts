@@ -26,6 +26,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Tracer from "effect/Tracer"
 import type * as Call from "./Call.ts"
+import type * as ContentRecording from "./ContentRecording.ts"
 import type * as LlmError from "./LlmError.ts"
 import type { Usage } from "./Usage.ts"
 
@@ -117,6 +118,18 @@ export interface CallEnded {
   readonly usage: Usage | undefined
   /** Of that attempt, else of the last one that has one. */
   readonly requestId: string | undefined
+  /** What was asked and answered; only where a `ContentRecording` is provided. */
+  readonly content?: ContentRecording.Recorded | undefined
+}
+
+/** A retry was paid for, or what it cost is being earned again. */
+export interface RetryBudgetChanged {
+  readonly _tag: "RetryBudgetChanged"
+  /** Names the deployment whose purse it is. */
+  readonly call: Call.Call
+  /** Retries that are left. */
+  readonly balance: number
+  readonly at: number
 }
 
 /** A circuit changed its state. */
@@ -144,6 +157,7 @@ export type Event =
   | AttemptEnded
   | RetryScheduled
   | CallEnded
+  | RetryBudgetChanged
   | CircuitChanged
   | CacheAsked
 

@@ -11,7 +11,8 @@
  *
  * **Gotchas**
  *
- * Tools that providers bill apart (web search, file search, containers) are in no usage and so in no price.
+ * Tools that providers bill apart (web and file search, containers) are billed as a `Usage.fromReply` counts
+ * them: containers of the default size, one for each that a reply names, also where it lived on from an earlier one.
  *
  * @example
  * ```ts
@@ -38,6 +39,7 @@ import * as Schema from "effect/Schema"
 import type { InvalidSetting } from "./InvalidSetting.ts"
 import * as PriceFile from "./internal/priceFile.ts"
 import * as builtInData from "./internal/priceData.ts"
+import type { Tool } from "./Usage.ts"
 
 /** Pico-dollars per token; absent where a class of tokens has no price of its own. */
 export interface Rates {
@@ -73,10 +75,23 @@ export interface ListedPrice {
   readonly long?: LongPrompt
 }
 
+/** Pico-dollars for one call of a built-in tool. */
+export type ToolFees = Readonly<Partial<Record<Tool, number>>>
+
+/** What tools cost from a day on. */
+export interface ListedFees {
+  /** The first day, in UTC; absent where it always held. */
+  readonly from?: string
+  readonly source?: string
+  readonly fees: ToolFees
+}
+
 /** The price list of one provider. */
 export interface ProviderPrices {
   /** Multipliers in thousandths, by service tier. */
   readonly tiers?: Readonly<Record<string, number>>
+  /** What is billed for built-in tools; of several lines for one tool the last one that has begun holds. */
+  readonly tools?: ReadonlyArray<ListedFees>
   /** The multiplier of regional processing, in thousandths. */
   readonly regional?: number
   /** Whose prices hold for models that are not listed here. */
@@ -108,6 +123,8 @@ export interface Price {
   readonly snapshot: string
   readonly rates: Rates
   readonly long: LongPrompt | undefined
+  /** What built-in tools cost beside the tokens; one that is not in it has no known price. */
+  readonly tools?: ToolFees
   /** What the terms make of the rates, in millionths. */
   readonly factor: number
 }
@@ -221,7 +238,36 @@ interface Catalogue {
   readonly regional: number | undefined
   readonly fallback: string | undefined
   readonly names: Names
+  readonly tools: ReadonlyArray<ListedFees>
+  /** What the names that were asked for lately stand for. */
+  readonly found: Map<string, ReadonlyArray<Dated> | undefined>
 }
+
+/** Callers may ask for any name. */
+const mostFound = 1000
+
+/** As `find`, at once for a name that was asked for before. */
+const dated = (catalogue: Catalogue, name: string): ReadonlyArray<Dated> | undefined => {
+  const { found, names } = catalogue
+  if (found.has(name)) return found.get(name)
+  if (found.size >= mostFound) found.clear()
+  const prices = find(names, name)
+  found.set(name, prices)
+  return prices
+}
+
+/** Those that hold at a time. */
+const feesAt = (listed: ReadonlyArray<ListedFees>, at: number): ToolFees => {
+  const [first] = listed
+  if (first === undefined) return noFees
+  if (listed.length === 1 && first.from === undefined) return first.fees
+  return Object.assign(
+    {},
+    ...listed.filter(({ from }) => from === undefined || Date.parse(from) <= at).map(({ fees }) => fees)
+  )
+}
+
+const noFees: ToolFees = {}
 
 const make = (overrides: PriceFile.Decoded, snapshot: string): Service => {
   const catalogues = new Map<string, Catalogue>()
@@ -240,7 +286,9 @@ const make = (overrides: PriceFile.Decoded, snapshot: string): Service => {
       tiers: { ...listed?.tiers, ...own?.tiers },
       regional: own?.regional ?? listed?.regional,
       fallback: listed?.fallback,
-      names: namesOf(listed?.prices ?? [], own?.prices ?? [])
+      names: namesOf(listed?.prices ?? [], own?.prices ?? []),
+      tools: [...(listed?.tools ?? []), ...(own?.tools === undefined ? [] : [{ fees: own.tools }])],
+      found: new Map<string, ReadonlyArray<Dated> | undefined>()
     }
     catalogues.set(provider, catalogue)
     return catalogue
@@ -260,9 +308,9 @@ const make = (overrides: PriceFile.Decoded, snapshot: string): Service => {
     if (model === undefined) return unpriced("model")
     const name = model.trim().toLowerCase()
     const other = catalogue.fallback === undefined ? undefined : catalogueOf(catalogue.fallback)
-    const dated = find(catalogue.names, name) ?? (other === undefined ? undefined : find(other.names, name))
-    if (dated === undefined) return unpriced("model")
-    const listed = heldAt(dated, at)
+    const prices = dated(catalogue, name) ?? (other === undefined ? undefined : dated(other, name))
+    if (prices === undefined) return unpriced("model")
+    const listed = heldAt(prices, at)
     if (listed === undefined) return unpriced("date")
     const factor = factorOf(catalogue, terms)
     if (factor === undefined) return unpriced("tier")
@@ -274,6 +322,7 @@ const make = (overrides: PriceFile.Decoded, snapshot: string): Service => {
       snapshot,
       rates: listed.rates,
       long: listed.long,
+      tools: feesAt(catalogue.tools, at),
       factor
     })
   }

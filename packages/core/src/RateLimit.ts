@@ -400,6 +400,8 @@ interface Refusal {
   readonly retryAfter: number
   /** Nothing that others give back makes it shorter. */
   readonly certain: boolean
+  /** The store does not answer. */
+  readonly uncounted?: boolean | undefined
 }
 
 type Answer =
@@ -665,7 +667,13 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
         }),
         Effect.catch(() => {
           lane.rate?.giveBack()
-          return Effect.succeed(refused("a rate limit store that answers", storeRest, true))
+          const refusal = {
+            limit: dimensions.requests,
+            retryAfter: storeRest,
+            certain: true,
+            uncounted: true
+          }
+          return Effect.succeed<Answer>({ _tag: "Refused", refusal })
         })
       )
     })
@@ -769,7 +777,11 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
     }
   }
 
-  const exceeded = (call: Call.Call, attempts: number, limit: string, retryAfter: number) =>
+  const exceeded = (
+    call: Call.Call,
+    attempts: number,
+    { limit, retryAfter, uncounted }: Omit<Refusal, "certain">
+  ) =>
     new LlmError.LimitExceeded({
       provider: call.provider,
       deployment: call.deployment,
@@ -777,6 +789,7 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
       model: call.model,
       attempts,
       limit,
+      ...(uncounted === true ? { uncounted } : {}),
       ...(Number.isFinite(retryAfter) ? { retryAfter } : {})
     })
 
@@ -840,15 +853,15 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
       first.retryAfter > maxWait &&
       (first.certain || first.retryAfter === Number.POSITIVE_INFINITY || others === 0)
     if (maxWait === 0 || isHopeless) {
-      return yield* exceeded(call, attempts, first.limit, first.retryAfter)
+      return yield* exceeded(call, attempts, first)
     }
     if (lane.line.size >= maxWaiting) {
-      return yield* exceeded(call, attempts, `${maxWaiting} waiting calls`, first.retryAfter)
+      return yield* exceeded(call, attempts, { ...first, limit: `${maxWaiting} waiting calls` })
     }
     const answer = yield* wait(lane, amounts, level, restore)
     if (answer !== undefined && answer._tag === "Granted") return answer.reservation
     const last = answer === undefined ? yield* look(lane, amounts, level) : answer.refusal
-    return yield* exceeded(call, attempts, last.limit, last.retryAfter)
+    return yield* exceeded(call, attempts, last)
   })
 
   const amountsOf = (call: Call.Call): Amounts => ({

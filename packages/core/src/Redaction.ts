@@ -29,8 +29,8 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Tracer from "effect/Tracer"
-import * as PersonalData from "./internal/personalData.ts"
-import * as SecretShapes from "./internal/secretShapes.ts"
+import * as RedactionSweep from "./internal/redactionSweep.ts"
+import { mark } from "./internal/sweep.ts"
 
 /** What may be set. */
 export interface Options {
@@ -52,10 +52,10 @@ export const make = (options: Options = {}): ((text: string) => string) => {
   const harmless = new Set<string>()
   return (text) => {
     if (text.length <= short && harmless.has(text)) return text
-    let safe = PersonalData.removeCardNumbers(PersonalData.removeAddresses(SecretShapes.remove(text)))
+    let safe = RedactionSweep.removeAll(text)
     for (const pattern of patterns) {
       // A pattern that matches nothing at all must not put a mark between any two letters.
-      safe = safe.replace(pattern, (match) => (match === "" ? "" : SecretShapes.mark))
+      safe = safe.replace(pattern, (match) => (match === "" ? "" : mark))
     }
     if (safe === text && text.length <= short) {
       if (harmless.size >= remembered) harmless.clear()

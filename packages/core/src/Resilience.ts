@@ -62,10 +62,12 @@ import * as Budget from "./Budget.ts"
 import * as Call from "./Call.ts"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
 import * as Concurrency from "./Concurrency.ts"
+import * as ContentRecording from "./ContentRecording.ts"
 import * as Hedging from "./Hedging.ts"
 import * as CallId from "./internal/callId.ts"
 import { hedged } from "./internal/hedged.ts"
 import { rateLimits } from "./internal/hints.ts"
+import * as ToldBudget from "./internal/toldBudget.ts"
 import { type Ends, Watch, Watchdog } from "./internal/watchdog.ts"
 import * as LlmError from "./LlmError.ts"
 import * as Observer from "./Observer.ts"
@@ -107,6 +109,8 @@ export interface Attempt {
    * once no budget covers more.
    */
   readonly progress: (events: number) => LlmError.BudgetExceeded | undefined
+  /** Takes what is asked and answered; absent where nobody wants to know. */
+  readonly recorder?: ContentRecording.Recorder | undefined
 }
 
 /** A retry that is about to be waited for. */
@@ -179,6 +183,8 @@ interface Running {
   usage: Usage | undefined
   /** Of that attempt, else of the last one that has one. */
   requestId: string | undefined
+  /** Of that attempt, else of the last one. */
+  content: ContentRecording.Recorded | undefined
 }
 
 const contextOf = (call: Call.Call, attempts: number): LlmError.Context => ({
@@ -200,7 +206,7 @@ export const layer: Layer.Layer<
     Effect.gen(function* () {
       const backoff = yield* Backoff.Backoff
       const breaker = yield* CircuitBreaker.CircuitBreaker
-      const budget = yield* RetryBudget.RetryBudget
+      const purse = yield* RetryBudget.RetryBudget
       const limits = yield* Timeouts.Timeouts
       const rateLimit = yield* RateLimit.RateLimit
       const concurrency = yield* Concurrency.Concurrency
@@ -211,6 +217,8 @@ export const layer: Layer.Layer<
       const limited = rateLimit !== RateLimit.none || concurrency !== Concurrency.none
       const gated = limited || budgets !== Budget.none
       const observed = observe !== Observer.none
+      const budget = observed ? ToldBudget.make(purse, observe) : purse
+      const recording = observed ? yield* ContentRecording.ContentRecording : undefined
 
       const watchdog = new Watchdog(yield* Clock.Clock)
       yield* Effect.forkScoped(watchdog.run)
@@ -288,16 +296,34 @@ export const layer: Layer.Layer<
       }
 
       /** Tells the end of an attempt; a stream's call lasts as long as the attempt that answered it. */
-      const tellEnd = (running: Running, usage: Usage | undefined, ended: Observer.AttemptEnded) => {
+      const tellEnd = (
+        running: Running,
+        usage: Usage | undefined,
+        shown: ContentRecording.Recorded | undefined,
+        ended: Observer.AttemptEnded
+      ) => {
         observe(ended)
-        if (running.answered === undefined || running.answered === ended.number)
+        if (running.answered === undefined || running.answered === ended.number) {
           running.requestId = ended.requestId ?? running.requestId
+          running.content = shown ?? running.content
+        }
         if (running.answered !== ended.number) return
         running.usage = usage
         if (!ended.call.stream) return
-        const { made: attempts, requestId, startedAt } = running
+        const { content, made: attempts, requestId, startedAt } = running
         const { at, call, error, interrupted } = ended
-        observe({ _tag: "CallEnded", call, startedAt, at, attempts, error, interrupted, usage, requestId })
+        observe({
+          _tag: "CallEnded",
+          call,
+          startedAt,
+          at,
+          attempts,
+          error,
+          interrupted,
+          usage,
+          requestId,
+          content
+        })
       }
 
       const attemptOnce = <A, E extends LlmError.LlmError, R>(
@@ -336,6 +362,7 @@ export const layer: Layer.Layer<
             let seen: LlmError.RateLimits | undefined
             let requestId: string | undefined
             let events = 0
+            let shown: ContentRecording.Recorded | undefined
             const attempt: Attempt = {
               call,
               number,
@@ -352,13 +379,23 @@ export const layer: Layer.Layer<
                 said ??= { health: watch.judge(outcome.error?.health ?? "up"), outcome }
               },
               observe: (header) => {
+                watch.header = header
                 if (limited) seen = rateLimits(header)
                 if (observed) requestId = header("x-request-id")
               },
               progress: (count) => {
                 events = count
                 return lease?.progress(count)
-              }
+              },
+              recorder:
+                recording === undefined
+                  ? undefined
+                  : {
+                      limit: recording.limit,
+                      record: (content) => {
+                        shown = recording.show(content)
+                      }
+                    }
             }
             let latency = 0
             let answeredAt: number | undefined = undefined
@@ -375,7 +412,7 @@ export const layer: Layer.Layer<
                 answeredAt === undefined ? (error?.replaySafe === true ? "no" : "possibly") : "yes"
               if (observed) {
                 const silent = error === undefined && said === undefined
-                tellEnd(running, usage, {
+                tellEnd(running, usage, shown, {
                   _tag: "AttemptEnded",
                   call,
                   number,
@@ -484,7 +521,8 @@ export const layer: Layer.Layer<
           busy: 0,
           answered: undefined,
           usage: undefined,
-          requestId: undefined
+          requestId: undefined,
+          content: undefined
         }
         return yield* observed
           ? told(call, running, through(call, running, plan, exchange))
@@ -510,7 +548,7 @@ export const layer: Layer.Layer<
               const error = Exit.isSuccess(exit)
                 ? undefined
                 : Option.getOrUndefined(Cause.findErrorOption(exit.cause))
-              const { made: attempts, requestId, startedAt, usage } = running
+              const { content, made: attempts, requestId, startedAt, usage } = running
               const interrupted = Exit.isFailure(exit) && error === undefined
               const at = watchdog.now()
               observe({
@@ -522,7 +560,8 @@ export const layer: Layer.Layer<
                 error,
                 interrupted,
                 usage,
-                requestId
+                requestId,
+                content
               })
             })
           )

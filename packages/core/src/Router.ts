@@ -18,6 +18,10 @@
  * A call with a `session` goes to the same deployment as long as that one is healthy, whatever the
  * strategy, so that the provider's prompt cache is hit (rendezvous hashing, by weight).
  *
+ * What is stored upstream (files, vector stores, responses, …) is in one account. A call without a model, or about
+ * such a thing (`Call.kept`), goes to the `home` deployment and is retried there; one that is `pinned` goes nowhere
+ * else at all.
+ *
  * **Gotchas**
  *
  * Nothing is moved once the answer has begun: a stream is committed with its first event.
@@ -129,6 +133,8 @@ export const Settings = Schema.Struct({
   deployments: Schema.NonEmptyArray(Deployment),
   /** `ordered` unless told. */
   strategy: Schema.optional(Strategy),
+  /** The name of the deployment where things are stored; the first unless told. */
+  home: Schema.optional(Schema.NonEmptyString),
   /**
    * For the tag of a failure, the model to ask instead of the one that failed, such as a larger one
    * for `ContextLengthExceeded`.
@@ -190,6 +196,8 @@ const check = (settings: Settings): InvalidSetting.InvalidSetting | undefined =>
   const twice = names.findIndex((name, index) => names.indexOf(name) !== index)
   if (twice >= 0)
     return wrong(`deployments[${twice}].name`, names[twice] ?? "", "a name that is not listed twice")
+  const { home } = settings
+  if (home !== undefined && !names.includes(home)) return wrong("home", home, names.join(", "))
   for (const [field, tags] of [
     ["failover", settings.failover ?? []],
     ["fallbacks", Object.keys(settings.fallbacks ?? {})]
@@ -357,6 +365,62 @@ export const layer = (
         ]
       })
 
+      const byName = new Map(settings.deployments.map((deployment) => [deployment.name, deployment]))
+      const [listedFirst] = settings.deployments
+      const home = byName.get(settings.home ?? listedFirst.name) ?? listedFirst
+
+      const serves = ({ models }: Deployment, model: string) => Object.hasOwn(models, model)
+
+      const targetAt = (deployment: Deployment, model: string | undefined): Target => ({
+        provider: deployment.provider ?? "openai",
+        deployment: deployment.name,
+        model: model === undefined || !serves(deployment, model) ? model : deployment.models[model]
+      })
+
+      /** The deployment that a call must go to; `undefined` for one that may go to any. */
+      const placeOf = ({ deployment, kept, model, pinned }: Call.Call): Deployment | undefined => {
+        // A client that the router knows nothing of may share its pipe.
+        if (!byName.has(deployment)) return undefined
+        const place = pinned === undefined ? undefined : byName.get(pinned)
+        if (place !== undefined) return place
+        if (model === undefined) return home
+        if (pinned === undefined && kept === undefined) return undefined
+        return serves(home, model) ? home : (settings.deployments.find((one) => serves(one, model)) ?? home)
+      }
+
+      /** The way of a call that stays in one account, unless it looks for what may be in any. */
+      const placed = (call: Call.Call, place: Deployment): Plan => {
+        const searches = call.kept === "search" && call.pinned !== place.name
+        let at = place
+        let queue = searches ? settings.deployments.filter((one) => one !== place) : []
+        const putOff = new Set<Deployment>()
+        let asked = call.model
+        const tried = new Set([asked])
+        const next = (error: LlmError.LlmError): Target | undefined => {
+          const instead = fallbacks.get(error._tag)?.get(asked ?? "")
+          if (instead !== undefined && !tried.has(instead) && serves(at, instead)) {
+            tried.add(instead)
+            asked = instead
+            return targetAt(at, asked)
+          }
+          const absent = error._tag === "NotFound"
+          if (!absent && (putOff.has(at) || !movesOn(error, failover))) return undefined
+          const [other, ...rest] = queue
+          if (other === undefined) return undefined
+          // Only who has answered can say that it is not there: one that could not be asked is asked again, last.
+          queue = absent ? rest : [...rest, at]
+          if (!absent) putOff.add(at)
+          at = other
+          return targetAt(at, asked)
+        }
+        return {
+          first: targetAt(place, asked),
+          next: (error) => Effect.sync(() => next(error)),
+          other: nowhere,
+          left: () => queue.length
+        }
+      }
+
       const begin = (call: Call.Call) => {
         const memory = memoryOf(call.deployment)
         memory.busy++
@@ -381,6 +445,8 @@ export const layer = (
       return {
         begin,
         plan: Effect.fnUntraced(function* (call: Call.Call) {
+          const place = placeOf(call)
+          if (place !== undefined) return placed(call, place)
           let queue: ReadonlyArray<Target> = yield* route(call)
           const [first] = queue
           if (first === undefined) return yield* straight

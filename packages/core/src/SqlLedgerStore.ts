@@ -209,7 +209,25 @@ const make = Effect.gen(function* () {
       })
     )
 
-  return LedgerStore.LedgerStore.of({ insert, report, rows })
+  const oldest = (before: number, most: number) => sql`
+    SELECT call_id, number FROM llm_ledger_rows WHERE ended_at < ${before}
+    ORDER BY ended_at, call_id, number LIMIT ${sql.literal(String(most))}
+    ${sql.literal(dollar ? "FOR UPDATE SKIP LOCKED" : "")}`
+
+  const deleteBefore = (before: number, most: number) =>
+    Effect.gen(function* () {
+      const deleted = yield* sql<Readonly<Record<string, unknown>>>`
+        DELETE FROM llm_ledger_rows WHERE (call_id, number) IN (${oldest(Math.ceil(before), most)})
+        RETURNING ${sql.literal(Columns.rowColumns.join(", "))}`
+      if (deleted.length === 0) return 0
+      yield* eachChunk(Columns.hoursOf(deleted.map(Columns.toRow)).map(Columns.negated), addToHours)
+      yield* sql`
+        DELETE FROM llm_ledger_hours
+        WHERE hour <= ${Math.floor(before / Totals.hourMillis)} AND calls = 0 AND attempts = 0`
+      return deleted.length
+    }).pipe(sql.withTransaction, Effect.mapError(failed("delete")))
+
+  return LedgerStore.LedgerStore.of({ insert, report, rows, deleteBefore })
 })
 
 /** Fails with `LedgerFailed` where the tables cannot be made. */

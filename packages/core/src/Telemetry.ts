@@ -7,7 +7,7 @@
  * (`gen_ai.*`, status: development); what they do not know stands under `llm.*`. Effect's own exporters carry them
  * out: `PrometheusMetrics`, `OtlpMetrics`, `OtlpTracer`, `OtlpLogger`, or the OpenTelemetry SDK.
  *
- * No prompt, no reply and no key is in any of them.
+ * No prompt, no reply and no key is in any of them, but for what `ContentRecording` is asked for.
  *
  * @example
  * ```ts
@@ -28,6 +28,7 @@ import * as Option from "effect/Option"
 import type * as Tracer from "effect/Tracer"
 import type * as Call from "./Call.ts"
 import type * as LlmError from "./LlmError.ts"
+import * as GenAiNames from "./internal/genAiNames.ts"
 import * as SafeName from "./internal/safeName.ts"
 import * as Observer from "./Observer.ts"
 import type { Usage } from "./Usage.ts"
@@ -35,15 +36,9 @@ import type { Usage } from "./Usage.ts"
 /** Attributes of a metric or a span. */
 type Attributes = Readonly<Record<string, string>>
 
-/** Operations that the conventions have a name for. */
-const operationName = ({ operation }: Call.Call): string => {
-  if (operation.startsWith("chat.") || operation.startsWith("responses.")) return "chat"
-  return operation.startsWith("embeddings.") ? "embeddings" : operation
-}
-
 const attributesOf = (call: Call.Call): Attributes => ({
-  "gen_ai.operation.name": operationName(call),
-  "gen_ai.provider.name": call.provider,
+  "gen_ai.operation.name": GenAiNames.operation(call.operation),
+  "gen_ai.provider.name": GenAiNames.provider(call.provider),
   ...(call.model === undefined ? {} : { "gen_ai.request.model": call.model })
 })
 
@@ -115,12 +110,26 @@ const cacheRequests = (attributes: Attributes) =>
     attributes: { unit: "{request}", ...attributes },
     incremental: true
   })
+const rescues = (attributes: Attributes) =>
+  Metric.counter("llm.client.rescues", {
+    description: "Calls that went on where a stream had broken off, by how they ended",
+    attributes: { unit: "{rescue}", ...attributes },
+    incremental: true
+  })
+const retryBudgets = (attributes: Attributes) =>
+  Metric.gauge("llm.retry_budget.level", {
+    description: "Retries that a deployment's budget has left; known from its first retry on",
+    attributes: { unit: "{retry}", ...attributes }
+  })
 const costs = (attributes: Attributes) =>
   Metric.counter("llm.client.cost", {
     description: "What attempts cost; those without a price are not in it",
     attributes: { unit: "{USD}", ...attributes },
     incremental: true
   })
+
+const inputType = (): Attributes => ({ "gen_ai.token.type": "input" })
+const outputType = (): Attributes => ({ "gen_ai.token.type": "output" })
 
 const circuitState = { Closed: 0, HalfOpen: 1, Open: 2 } as const
 
@@ -131,6 +140,38 @@ export interface MetricsOptions {
   /** Sets of attributes that are kept apart; the rest counts for the model `other`. 1000 unless told. */
   readonly cardinality?: number | undefined
 }
+
+/** Attributes, and what they are told apart by. */
+interface Labels {
+  readonly attributes: Attributes
+  readonly key: string
+}
+
+const labelsFrom = (attributes: Attributes): Labels => ({
+  attributes,
+  key: `${Object.values(attributes).join("\u0000")}\u0000`
+})
+
+const mostLabels = 1000
+
+/** Those of the calls that came lately. */
+const makeLabelsOf = () => {
+  const known = new Map<string, Labels>()
+  return (call: Call.Call): Labels => {
+    const key = `${call.operation}\u0000${call.provider}\u0000${call.model ?? "\u0000"}`
+    let labels = known.get(key)
+    if (labels === undefined) {
+      if (known.size >= mostLabels) known.clear()
+      labels = labelsFrom(attributesOf(call))
+      known.set(key, labels)
+    }
+    return labels
+  }
+}
+
+/** As `errorType` has it, for the key of a series. */
+const errorKey = (error: LlmError.LlmError | undefined, interrupted: boolean): string =>
+  error?._tag ?? (interrupted ? "cancelled" : "")
 
 /** One series for each set of attributes. Its metrics are made once: to make them costs more than to count. */
 class Series<Input, State> {
@@ -148,14 +189,17 @@ class Series<Input, State> {
     this.limit = limit
   }
 
-  update(input: Input, attributes: Attributes): void {
-    const key = Object.values(attributes).join("\u0000")
+  /** @param more the values of `others`, which are only asked for where the series is a new one */
+  update(input: Input, labels: Labels, more = "", others?: () => Attributes): void {
+    const key = labels.key + more
     let found = this.known.get(key)
     if (found === undefined) {
       // A caller may name any model: it must not fill the memory with series.
-      if (this.known.size >= this.limit && attributes["gen_ai.request.model"] !== "other") {
-        return this.update(input, { ...attributes, "gen_ai.request.model": "other" })
+      if (this.known.size >= this.limit && labels.attributes["gen_ai.request.model"] !== "other") {
+        const other = labelsFrom({ ...labels.attributes, "gen_ai.request.model": "other" })
+        return this.update(input, other, more, others)
       }
+      const attributes = { ...labels.attributes, ...others?.() }
       found = this.make(
         Object.fromEntries(Object.entries(attributes).map(([name, value]) => [name, SafeName.of(value)]))
       )
@@ -181,6 +225,9 @@ export const layerMetrics = (options: MetricsOptions = {}): Layer.Layer<never> =
       const circuit = series(circuits)
       const cached = series(cacheRequests)
       const cost = series(costs)
+      const rescued = series(rescues)
+      const retryBudget = series(retryBudgets)
+      const labelsOf = makeLabelsOf()
       let running = 0
 
       return Effect.succeed<Observer.Observe>((event) => {
@@ -188,44 +235,68 @@ export const layerMetrics = (options: MetricsOptions = {}): Layer.Layer<never> =
           case "CallStarted":
             return active.updateUnsafe(++running, context)
           case "GatePassed":
-            return waited.update(event.waited / 1000, attributesOf(event.call))
+            return waited.update(event.waited / 1000, labelsOf(event.call))
           case "AttemptStarted":
             return
           case "Answered":
             return
           case "AttemptEnded": {
             const { call, usage } = event
-            const attributes = attributesOf(call)
-            attempted.update(1, {
-              ...attributes,
-              "llm.deployment": call.deployment,
-              "llm.hedge": String(event.hedge),
-              ...errorType(event.error, event.interrupted)
-            })
+            const labels = labelsOf(call)
+            attempted.update(
+              1,
+              labels,
+              `${call.deployment}\u0000${event.hedge}\u0000${errorKey(event.error, event.interrupted)}`,
+              () => ({
+                "llm.deployment": call.deployment,
+                "llm.hedge": String(event.hedge),
+                ...errorType(event.error, event.interrupted)
+              })
+            )
             if (call.stream && event.answeredAt !== undefined) {
-              timeToFirstChunk.update((event.answeredAt - event.startedAt) / 1000, attributes)
+              timeToFirstChunk.update((event.answeredAt - event.startedAt) / 1000, labels)
             }
             if (usage === undefined) return
-            usages.update(usage.inputTokens, { ...attributes, "gen_ai.token.type": "input" })
-            usages.update(usage.outputTokens, { ...attributes, "gen_ai.token.type": "output" })
+            usages.update(usage.inputTokens, labels, "input", inputType)
+            usages.update(usage.outputTokens, labels, "output", outputType)
             const dollars = options.cost?.(call, usage, event.at)
-            return dollars === undefined ? undefined : cost.update(dollars, attributes)
+            return dollars === undefined ? undefined : cost.update(dollars, labels)
           }
           case "RetryScheduled":
-            return retried.update(1, { ...attributesOf(event.call), ...errorType(event.error, false) })
+            return retried.update(1, labelsOf(event.call), event.error._tag, () =>
+              errorType(event.error, false)
+            )
           case "CallEnded":
             active.updateUnsafe(--running, context)
-            return duration.update((event.at - event.startedAt) / 1000, {
-              ...attributesOf(event.call),
-              ...errorType(event.error, event.interrupted)
-            })
+            if (event.call.rescues !== undefined) {
+              const outcome =
+                event.error !== undefined ? "failed" : event.interrupted ? "cancelled" : "succeeded"
+              rescued.update(1, labelsOf(event.call), outcome, () => ({ "llm.rescue.outcome": outcome }))
+            }
+            return duration.update(
+              (event.at - event.startedAt) / 1000,
+              labelsOf(event.call),
+              errorKey(event.error, event.interrupted),
+              () => errorType(event.error, event.interrupted)
+            )
+          case "RetryBudgetChanged":
+            return retryBudget.update(
+              event.balance,
+              labelsFrom({
+                "gen_ai.provider.name": GenAiNames.provider(event.call.provider),
+                "llm.deployment": event.call.deployment
+              })
+            )
           case "CircuitChanged":
-            return circuit.update(circuitState[event.state], { "llm.circuit": event.key })
+            return circuit.update(circuitState[event.state], labelsFrom({ "llm.circuit": event.key }))
           case "CacheAsked":
-            return cached.update(1, {
-              "gen_ai.operation.name": event.operation,
-              "llm.cache.outcome": event.outcome
-            })
+            return cached.update(
+              1,
+              labelsFrom({
+                "gen_ai.operation.name": GenAiNames.operation(event.operation),
+                "llm.cache.outcome": event.outcome
+              })
+            )
         }
       })
     })
@@ -237,10 +308,14 @@ export const layerMetrics = (options: MetricsOptions = {}): Layer.Layer<never> =
 
 const nanos = (millis: number): bigint => BigInt(Math.round(millis)) * 1_000_000n
 
-const usageAttributes = (usage: Usage): Readonly<Record<string, number>> => ({
+const usageAttributes = (usage: Usage): Readonly<Record<string, number | undefined>> => ({
   "gen_ai.usage.input_tokens": usage.inputTokens,
   "gen_ai.usage.output_tokens": usage.outputTokens,
-  "gen_ai.usage.cache_read.input_tokens": usage.cachedTokens
+  "gen_ai.usage.cache_read.input_tokens": usage.cachedTokens,
+  "gen_ai.usage.cache_creation.input_tokens": usage.cacheWriteTokens,
+  "gen_ai.usage.reasoning.output_tokens": usage.reasoningTokens,
+  "gen_ai.usage.audio.input_tokens": usage.audioInputTokens,
+  "gen_ai.usage.audio.output_tokens": usage.audioOutputTokens
 })
 
 const annotate = (span: Tracer.Span, attributes: Readonly<Record<string, unknown>>) => {
@@ -288,8 +363,8 @@ export const layerSpans: Layer.Layer<never> = Observer.layerEffect(
       const { call } = event
       const id = call.id ?? ""
       if (event._tag === "CallStarted") {
-        const name =
-          call.model === undefined ? operationName(call) : `${operationName(call)} ${SafeName.of(call.model)}`
+        const operation = GenAiNames.operation(call.operation)
+        const name = call.model === undefined ? operation : `${operation} ${SafeName.of(call.model)}`
         const span = start(name, event.at, "client", event.parent)
         annotate(span, {
           ...attributesOf(call),
@@ -346,6 +421,10 @@ export const layerSpans: Layer.Layer<never> = Observer.layerEffect(
             "llm.request_id": event.requestId,
             ...(event.usage === undefined ? {} : usageAttributes(event.usage))
           })
+          if (event.content?.spans === true && spans.call.sampled) {
+            for (const [key, value] of Object.entries(event.content.attributes()))
+              spans.call.attribute(key, value)
+          }
           return end(spans.call, event.at, event.error, event.interrupted)
       }
     }

@@ -1,5 +1,5 @@
 /**
- * Tokens that a call used, in classes that OpenAI bills apart.
+ * What a call used: tokens, in classes that OpenAI bills apart, and the calls of built-in tools.
  */
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
@@ -24,9 +24,29 @@ export interface Usage {
   readonly audioOutputTokens?: number | undefined
   /** Sound that is billed by its length, as by `whisper-1`, in seconds. */
   readonly audioSeconds?: number | undefined
+  /** The service tier that the reply says it was served by, and is billed by; absent where it says none. */
+  readonly serviceTier?: string | undefined
+  /** What built-in tools did and a provider bills beside the tokens; absent where there was none of it. */
+  readonly toolCalls?: ToolCalls | undefined
   /** `false` where we estimated because the provider reported nothing, or nothing that adds up. */
   readonly exact: boolean
 }
+
+/** What is billed beside tokens, each with its price. */
+export const tools = [
+  /** Searches of the web; pages that were opened are free. */
+  "webSearch",
+  /** Searches of vector stores. */
+  "fileSearch",
+  /** Containers in which code ran, of the default size. */
+  "container",
+  /** Containers of another size. */
+  "largeContainer"
+] as const
+
+export type Tool = (typeof tools)[number]
+
+export type ToolCalls = Readonly<Partial<Record<Tool, number>>>
 
 /** No tokens at all. */
 export const zero: Usage = {
@@ -63,7 +83,8 @@ const Wire = Schema.Struct({
   input_tokens_details: InputDetails,
   input_token_details: InputDetails,
   completion_tokens_details: OutputDetails,
-  output_tokens_details: OutputDetails
+  output_tokens_details: OutputDetails,
+  output_token_details: OutputDetails
 })
 
 const decodeWire = Schema.decodeUnknownOption(Wire)
@@ -102,7 +123,8 @@ export const fromWire = (value: unknown): Usage | undefined => {
   if (Option.isNone(decoded)) return undefined
   const wire = decoded.value
   const inputDetails = wire.prompt_tokens_details ?? wire.input_tokens_details ?? wire.input_token_details
-  const outputDetails = wire.completion_tokens_details ?? wire.output_tokens_details
+  const outputDetails =
+    wire.completion_tokens_details ?? wire.output_tokens_details ?? wire.output_token_details
   const inputTokens = count(wire.prompt_tokens, wire.input_tokens)
   const outputTokens = count(wire.completion_tokens, wire.output_tokens)
   const reported = wire.total_tokens
@@ -154,6 +176,100 @@ export const fromWire = (value: unknown): Usage | undefined => {
   }
 }
 
+const Item = Schema.Struct({
+  type: Schema.String,
+  status: Schema.optional(Schema.Unknown),
+  container_id: Schema.optional(Schema.Unknown),
+  action: Schema.optional(Schema.Unknown)
+})
+const isItem = Schema.is(Item)
+
+/** Only the search of a web search is billed: https://platform.openai.com/docs/guides/tools-web-search. */
+const isFree = Schema.is(Schema.Struct({ type: Schema.Literals(["open_page", "find_in_page", "find"]) }))
+
+const hasLargeContainer = Schema.is(
+  Schema.Struct({
+    type: Schema.Literal("code_interpreter"),
+    container: Schema.Struct({ memory_limit: Schema.NonEmptyString.check(Schema.isPattern(/^(?!1g$)/u)) })
+  })
+)
+
+/** What a response's `output` items say was done; those that failed are not billed. */
+const toolCallsIn = (output: ReadonlyArray<unknown>, given: unknown): ToolCalls | undefined => {
+  const containers = new Set<unknown>()
+  let webSearch = 0
+  let fileSearch = 0
+  for (const item of output) {
+    if (!isItem(item) || item.status === "failed") continue
+    if (item.type === "web_search_call" && !isFree(item.action)) webSearch++
+    else if (item.type === "file_search_call") fileSearch++
+    else if (item.type === "code_interpreter_call") containers.add(item.container_id)
+  }
+  if (webSearch + fileSearch + containers.size === 0) return undefined
+  const container = Array.isArray(given) && given.some(hasLargeContainer) ? "largeContainer" : "container"
+  return {
+    ...(webSearch > 0 ? { webSearch } : {}),
+    ...(fileSearch > 0 ? { fileSearch } : {}),
+    ...(containers.size > 0 ? { [container]: containers.size } : {})
+  }
+}
+
+/**
+ * Reads a whole reply of Chat Completions or Responses, or a stream's chunk that has the usage: its `usage`, the
+ * tier that served it, and what built-in tools did. `undefined` where it has no usage.
+ *
+ * @example
+ * ```ts
+ * import { Usage } from "@llm/core"
+ *
+ * const usage = Usage.fromReply({
+ *   service_tier: "flex",
+ *   output: [{ type: "file_search_call", id: "fs_1", status: "completed", queries: ["fees"] }],
+ *   usage: { input_tokens: 12, output_tokens: 30, total_tokens: 42 }
+ * })
+ * if (usage?.serviceTier !== "flex" || usage.toolCalls?.fileSearch !== 1) throw new Error("unexpected usage")
+ * ```
+ */
+export const fromReply = (reply: unknown): Usage | undefined => {
+  if (typeof reply !== "object" || reply === null || !("usage" in reply)) return undefined
+  const usage = fromWire(reply.usage)
+  if (usage === undefined) return undefined
+  const serviceTier = "service_tier" in reply ? reply.service_tier : undefined
+  const toolCalls =
+    "output" in reply && Array.isArray(reply.output)
+      ? toolCallsIn(reply.output, "tools" in reply ? reply.tools : undefined)
+      : undefined
+  return {
+    ...usage,
+    ...(typeof serviceTier === "string" && serviceTier !== ""
+      ? { serviceTier: serviceTier.slice(0, 64) }
+      : {}),
+    ...(toolCalls === undefined ? {} : { toolCalls })
+  }
+}
+
+const isNothing = (usage: Usage): boolean =>
+  usage.totalTokens === 0 && usage.audioSeconds === undefined && usage.toolCalls === undefined
+
+/** A sum over several tiers is of none that has a price. */
+const tierOfBoth = (left: Usage, right: Usage): string | undefined => {
+  if (left.serviceTier === right.serviceTier || (isNothing(right) && right.serviceTier === undefined)) {
+    return left.serviceTier
+  }
+  if (isNothing(left) && left.serviceTier === undefined) return right.serviceTier
+  return "mixed"
+}
+
+const callsOfBoth = (left: ToolCalls | undefined, right: ToolCalls | undefined): ToolCalls | undefined => {
+  if (left === undefined || right === undefined) return left ?? right
+  const both: Partial<Record<Tool, number>> = {}
+  for (const tool of tools) {
+    const calls = sum(left[tool], right[tool])
+    if (calls > 0) both[tool] = calls
+  }
+  return both
+}
+
 const sum = (left: number | undefined, right: number | undefined): number => (left ?? 0) + (right ?? 0)
 
 /** Adds two usages; the sum is exact only if both are. */
@@ -161,6 +277,8 @@ export const add = (left: Usage, right: Usage): Usage => {
   const audioInputTokens = sum(left.audioInputTokens, right.audioInputTokens)
   const audioOutputTokens = sum(left.audioOutputTokens, right.audioOutputTokens)
   const audioSeconds = sum(left.audioSeconds, right.audioSeconds)
+  const serviceTier = tierOfBoth(left, right)
+  const toolCalls = callsOfBoth(left.toolCalls, right.toolCalls)
   return {
     inputTokens: left.inputTokens + right.inputTokens,
     outputTokens: left.outputTokens + right.outputTokens,
@@ -171,6 +289,8 @@ export const add = (left: Usage, right: Usage): Usage => {
     ...(audioInputTokens > 0 ? { audioInputTokens } : {}),
     ...(audioOutputTokens > 0 ? { audioOutputTokens } : {}),
     ...(audioSeconds > 0 ? { audioSeconds } : {}),
+    ...(serviceTier === undefined ? {} : { serviceTier }),
+    ...(toolCalls === undefined ? {} : { toolCalls }),
     exact: left.exact && right.exact
   }
 }

@@ -44,6 +44,7 @@ import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
+import type * as Call from "./Call.ts"
 import * as Rows from "./internal/ledgerRows.ts"
 import * as InvalidSetting from "./InvalidSetting.ts"
 import * as LedgerStore from "./LedgerStore.ts"
@@ -60,8 +61,11 @@ export const Price = Context.Reference<PriceOf | undefined>("@llm/core/UsageLedg
 
 /** What holds rows until the store has them. Functions do not wait and do not throw. */
 export interface Journal {
-  /** Keeps a row that stands if the process ends before `append` brings another one with its key. */
-  readonly hold: (row: LedgerStore.Row) => void
+  /**
+   * Keeps a row that stands if the process ends before `append` brings another one with its call and number.
+   * It is asked for when it is written, if it ever is: most are followed by the other one before.
+   */
+  readonly hold: (callId: string, number: number, row: () => LedgerStore.Row) => void
   /**
    * Keeps rows. After `now` the end of the process does not lose them, nor what was held or appended
    * before; `soon` is good for rows that are held, and comes with the next `now` or the end of the tick.
@@ -165,6 +169,14 @@ const rules: Readonly<Record<keyof Options, InvalidSetting.Rule>> = {
   farewell: InvalidSetting.judgedLater
 }
 
+/** A call that is under way. */
+interface Open {
+  readonly call: Call.Call
+  readonly at: number
+  /** With its attempts. */
+  soFar: LedgerStore.Row | undefined
+}
+
 /** How long the store is left alone after a failure: doubled each time, in milliseconds. */
 const firstPause = 500
 const longestPause = 30_000
@@ -237,32 +249,32 @@ const make = Effect.fnUntraced(function* (options: Options) {
   )
 
   /** Calls that are under way, each with the sum of its attempts so far. */
-  const open = new Map<string, LedgerStore.Row>()
+  const open = new Map<string, Open>()
 
   const observe: Observer.Observe = (event) => {
     if (event._tag === "CircuitChanged" || event._tag === "CacheAsked") return
-    const id = event.call.id
-    if (id === undefined) return
+    if (event.call.id === undefined) return
+    const id = Rows.text(event.call.id)
     switch (event._tag) {
       case "CallStarted":
-        open.set(id, Rows.lostCall(id, event.call, event.at))
+        open.set(id, { call: event.call, at: event.at, soFar: undefined })
         return
       case "AttemptStarted":
-        return journal.hold(Rows.clean(Rows.lostAttempt(price, id, event)))
+        return journal.hold(id, event.number, () => Rows.clean(Rows.lostAttempt(price, id, event)))
       case "AttemptEnded": {
         const row = Rows.clean(Rows.ofAttempt(price, id, event))
         const call = open.get(id)
         if (call !== undefined) {
-          const soFar = Rows.clean(Rows.withAttempt(call, row))
-          open.set(id, soFar)
-          journal.hold(soFar)
+          const soFar = Rows.withAttempt(call.soFar ?? Rows.lostCall(id, call.call, call.at), row)
+          call.soFar = soFar
+          journal.hold(id, 0, () => Rows.cleanCall(soFar))
         }
         return enter([row], "soon")
       }
       case "CallEnded": {
-        const soFar = open.get(id) ?? Rows.lostCall(id, event.call, event.startedAt)
+        const soFar = open.get(id)?.soFar ?? Rows.lostCall(id, event.call, event.startedAt)
         open.delete(id)
-        return enter([Rows.clean(Rows.ofCall(soFar, event))], "now")
+        return enter([Rows.cleanCall(Rows.ofCall(soFar, event))], "now")
       }
     }
   }

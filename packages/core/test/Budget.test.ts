@@ -59,6 +59,30 @@ describe("a reservation", () => {
     )
   )
 
+  it.effect("is settled by the tier that the reply names, with the fees of its tools", () =>
+    withBudgets(daily(), (budgets) =>
+      Effect.gen(function* () {
+        const { usage } = used(1000, 200)
+        const settled = Effect.fnUntraced(function* (more: Partial<Usage.Usage>) {
+          const [before] = yield* statuses
+          const lease = yield* budgets.reserve(chat, 0)
+          yield* lease.settle({ executed: "yes", usage: { ...Usage.zero, ...usage, ...more }, events: 0 })
+          const [after] = yield* statuses
+          return [
+            (after?.spent ?? 0n) - (before?.spent ?? 0n),
+            (after?.estimated ?? 0n) - (before?.estimated ?? 0n)
+          ]
+        })
+        const cost = 1000n * 100_000n + 200n * 500_000n
+        assert.deepStrictEqual(yield* settled({ serviceTier: "flex" }), [cost / 2n, 0n])
+        assert.deepStrictEqual(yield* settled({ serviceTier: "priority" }), [cost * 2n, 0n])
+        assert.deepStrictEqual(yield* settled({ toolCalls: { webSearch: 1 } }), [cost + 10_000_000_000n, 0n])
+        // Nobody knows what a tier without a price costs: the worst case, said to be an estimate.
+        assert.deepStrictEqual(yield* settled({ serviceTier: "scale" }), [worst, worst])
+      })
+    )
+  )
+
   it.effect("is settled once: what comes later changes nothing", () =>
     withBudgets(daily(), (budgets) =>
       Effect.gen(function* () {

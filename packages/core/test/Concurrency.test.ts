@@ -242,6 +242,18 @@ describe("Concurrency", () => {
     )
   })
 
+  it.effect("is named in the refusal where it has a name", () =>
+    Effect.gen(function* () {
+      const refusal = (name?: string) =>
+        Effect.andThen(enter(), Effect.flip(admit())).pipe(
+          Effect.map((error) => error.limit),
+          Effect.provide(Concurrency.layer({ limit: 1, queue: 0, ...(name === undefined ? {} : { name }) }))
+        )
+      assert.strictEqual(yield* refusal("key"), "key")
+      assert.isUndefined(yield* refusal())
+    })
+  )
+
   it.effect("passes several limits in order, and gives the first back where the second refuses", () =>
     Effect.gen(function* () {
       const of = (keyId: string): Call.Call => ({ ...call, keyId })
@@ -539,7 +551,7 @@ describe("Concurrency settings", () => {
       const options = { limit: 1, size: 3 }
       const error = yield* Effect.flip(Layer.build(Concurrency.layer(options)))
       assert.strictEqual(error.setting, "size")
-      assert.strictEqual(error.allowed, "one of limit, queue, maxWait, headStart, key")
+      assert.strictEqual(error.allowed, "one of limit, queue, maxWait, headStart, name, key")
     })
   )
 })

@@ -10,7 +10,7 @@ import * as ConversationStore from "../src/ConversationStore.ts"
 import * as SqliteClient from "../src/SqliteClient.ts"
 import * as Tokenizer from "../src/Tokenizer.ts"
 import * as Messages from "./support/Messages.ts"
-import * as PostgresServer from "./support/PostgresServer.ts"
+import * as PostgresServer from "@llm/test-servers/PostgresServer"
 
 const { asks, replies, system, user } = Messages
 

@@ -63,6 +63,13 @@ const anyRates = fc.record({
   audioHour: fc.maxSafeNat()
 })
 
+const anyTools = fc.record({
+  webSearch: fc.nat(),
+  fileSearch: fc.nat(),
+  container: fc.nat(),
+  largeContainer: fc.nat()
+})
+
 const sum = (values: ReadonlyArray<bigint>) => values.reduce((total, value) => total + value, 0n)
 
 describe("tokensOf", () => {
@@ -132,17 +139,37 @@ describe("tokensOf", () => {
 describe("make", () => {
   it("is the sum of its parts, to the pico-dollar, on any terms", () => {
     Property.holds(
-      fc.tuple(anyWire, anyRates, fc.integer({ min: 1, max: 5_000_000 })),
-      ([wire, rates, factor]) => {
-        const usage = Usage.fromWire(wire)
-        if (usage === undefined) return
-        const cost = Result.getOrThrow(Cost.make(usage, price(rates, { factor })))
+      fc.tuple(
+        anyWire,
+        anyRates,
+        fc.oneof(fc.constant(1_000_000), fc.integer({ min: 1, max: 5_000_000 })),
+        anyTools,
+        anyTools
+      ),
+      ([wire, rates, factor, toolCalls, tools]) => {
+        const counted = Usage.fromWire(wire)
+        if (counted === undefined) return
+        const usage = { ...counted, toolCalls }
+        const cost = Result.getOrThrow(Cost.make(usage, price(rates, { factor, tools })))
+        const fees = Usage.tools.map((tool) => BigInt(toolCalls[tool]) * BigInt(tools[tool]))
+        assert.strictEqual(cost.parts.toolCalls, sum(fees))
+        // As exact as with big integers alone.
+        const tokens = Cost.tokensOf(usage)
+        const input = BigInt(tokens.input) * BigInt(factor) * BigInt(rates.input)
+        assert.strictEqual(cost.parts.input, (input + 999_999n) / 1_000_000n)
         assert.strictEqual(cost.total, sum(Object.values(cost.parts)))
         for (const part of Object.values(cost.parts)) assert.isTrue(part >= 0n)
         assert.strictEqual(cost.exact, usage.exact)
       },
       1000
     )
+  })
+
+  it("has no price for a tool without one", () => {
+    const usage = { ...Usage.zero, toolCalls: { webSearch: 1, largeContainer: 1 } }
+    const cost = Cost.make(usage, price({ input: 1 }, { tools: { webSearch: 10, fileSearch: 2 } }))
+    assert.strictEqual(Result.isFailure(cost) && cost.failure.unknown, "usage")
+    assert.isTrue(Result.isFailure(Cost.make(usage, price({ input: 1 }))))
   })
 
   it("bills tokens that only the total knows of, as output", () => {

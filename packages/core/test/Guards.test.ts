@@ -1,7 +1,8 @@
-import { Call, Guards, InvalidSetting, Tokenizer } from "@llm/core"
+import { Call, Guards, InvalidSetting, type LlmError, type ResponseCache, Tokenizer } from "@llm/core"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer, Metric } from "effect"
 import * as fc from "fast-check"
+import { expectTypeOf } from "vitest"
 import * as Property from "./support/Property.ts"
 
 const call = Call.make({ provider: "openai", operation: "chat.create", model: "gpt-6-luna" })
@@ -192,6 +193,109 @@ describe("guards", () => {
   )
 })
 
+describe("guards for some calls", () => {
+  const strict = Guards.custom({
+    name: "strict",
+    before: () => new Guards.Refusal({ detail: "no" }),
+    after: () => new Guards.Refusal({ detail: "no" })
+  })
+
+  it.effect("look at a call to which every list of the condition applies", () =>
+    Effect.gen(function* () {
+      const intern: Call.Call = { ...call, tenant: "acme", keyId: "key_intern_1" }
+      const conditions: ReadonlyArray<readonly [Guards.Condition, isMeant: boolean]> = [
+        [{ models: ["gpt-6*"] }, true],
+        [{ models: ["gpt-5*"] }, false],
+        [{ keys: ["key_intern_*", "other"] }, true],
+        [{ keys: ["key_staff"] }, false],
+        [{ tenants: ["acme"] }, true],
+        [{ tenants: ["acm"] }, false],
+        [{ operations: ["chat.*"] }, true],
+        [{ operations: ["embeddings.*"] }, false],
+        [{ models: ["gpt-6*"], keys: ["key_intern_1"], tenants: ["acme"], operations: ["*"] }, true],
+        [{ models: ["gpt-6*"], tenants: ["other"] }, false]
+      ]
+      for (const [condition, isMeant] of conditions) {
+        const layer = Guards.layer(Guards.when(condition, [strict]))
+        const asked = yield* Effect.result(Effect.provide(Guards.before(intern, hello), layer))
+        const answered = yield* Effect.result(Effect.provide(Guards.after(intern, "text"), layer))
+        const sees = yield* Effect.map(Effect.provide(Guards.Guards, layer), (guards) => guards.sees(intern))
+        const shown = JSON.stringify(condition)
+        assert.strictEqual(asked._tag, isMeant ? "Failure" : "Success", shown)
+        assert.strictEqual(answered._tag, isMeant ? "Failure" : "Success", shown)
+        assert.deepStrictEqual(sees, { requests: isMeant, replies: isMeant }, shown)
+      }
+    })
+  )
+
+  it.effect("keep their names, and stand in order among the others", () =>
+    Effect.gen(function* () {
+      const guards = Guards.layer([
+        Guards.models({ allow: ["gpt*"] }),
+        ...Guards.when({ tenants: ["acme"] }, [strict]),
+        Guards.size({ maxMessages: 9 })
+      ])
+      const names = Effect.map(Guards.Guards, (service) => service.guards.map(({ name }) => name))
+      assert.deepStrictEqual(yield* Effect.provide(names, guards), ["models", "strict", "size"])
+      const error = yield* Effect.flip(
+        Effect.provide(Guards.before({ ...call, tenant: "acme" }, hello), guards)
+      )
+      assert.strictEqual(error._tag === "GuardRefused" && error.guard, "strict")
+    })
+  )
+
+  it.effect(
+    "are chosen by a function, by the model that an earlier guard has set, and within each other",
+    () =>
+      Effect.gen(function* () {
+        const cheaper = Guards.custom({
+          name: "cheaper",
+          before: ({ body, call: of }) => Effect.succeed({ call: of, body: { ...body, model: "nano" } })
+        })
+        yield* refusal([cheaper, ...Guards.when(({ model }) => model === "nano", [strict])], hello)
+        yield* before([cheaper, ...Guards.when({ models: ["gpt-6*"] }, [strict])], hello)
+        const nested = Guards.when({ tenants: ["a"] }, Guards.when({ models: ["gpt-6*"] }, [strict]))
+        yield* before(nested, hello)
+        yield* refusal(nested, hello, { ...call, tenant: "a" })
+        const exit = yield* Effect.exit(
+          before(
+            Guards.when(() => {
+              throw new Error("broken")
+            }, [strict]),
+            hello
+          )
+        )
+        assert.isTrue(exit._tag === "Failure" && exit.cause.reasons.some(({ _tag }) => _tag === "Die"))
+      })
+  )
+
+  it.effect("cannot be told of a call without a model: the body names it", () =>
+    Effect.gen(function* () {
+      const nameless: Call.Call = { ...call, model: undefined }
+      const guards = Guards.when({ models: ["gpt-6*"] }, [strict])
+      const service = yield* Effect.provide(Guards.Guards, Guards.layer(guards))
+      assert.deepStrictEqual(service.sees(nameless), { requests: true, replies: true })
+      yield* refusal(guards, hello, nameless)
+      yield* before(guards, { ...hello, model: "other" }, nameless)
+      yield* before(guards, {}, nameless)
+    })
+  )
+
+  it.effect("fail at start where the condition is none", () =>
+    Effect.gen(function* () {
+      const messages = yield* Effect.forEach(
+        [{}, { models: [] }, { tenants: [""] }],
+        (condition: Guards.Condition) => Effect.all(Guards.when(condition, [strict]).map(setting))
+      )
+      assert.deepStrictEqual(messages.flat(), [
+        "Guards.when: options is empty; allowed is an object with models, keys, tenants, operations",
+        "Guards.when: models is an array; allowed is a list of names, at least one, none of them empty",
+        "Guards.when: tenants is an array; allowed is a list of names, at least one, none of them empty"
+      ])
+    })
+  )
+})
+
 describe("size", () => {
   it.effect("refuses too many bytes, messages or tokens, and says how many there are", () =>
     Effect.gen(function* () {
@@ -286,6 +390,25 @@ describe("models", () => {
     })
   )
 
+  it.effect("need not be named where none is asked", () =>
+    Effect.gen(function* () {
+      const guard = Guards.models({ allow: ["good"] })
+      const of = (operation: string): Call.Call => ({ ...call, operation, model: undefined })
+      for (const operation of [
+        "files.create",
+        "vectorStores.search",
+        "conversations.create",
+        "chat.modify"
+      ]) {
+        yield* before([guard], {}, of(operation))
+        yield* refusal([guard], { model: "bad" }, of(operation))
+      }
+      for (const operation of ["responses.create", "passthrough.post", "anything.new"]) {
+        yield* refusal([guard], {}, of(operation))
+      }
+    })
+  )
+
   it("match as the pattern says, for any pattern and text", () => {
     const letters = fc.string({ unit: fc.constantFrom("a", "b", "."), maxLength: 12 })
     const pattern = fc.string({ unit: fc.constantFrom("a", "b", ".", "*"), minLength: 1, maxLength: 8 })
@@ -371,6 +494,26 @@ describe("parameters", () => {
     })
   )
 
+  it.effect("have their defaults set where a model writes, and where they are told to", () =>
+    Effect.gen(function* () {
+      const parameters = { temperature: { max: 1, default: 0.5 } }
+      const everywhere = Guards.parameters({ parameters, maxOutputTokens: { max: 10 } })
+      for (const operation of [
+        "embeddings.create",
+        "images.generate",
+        "chat.modify",
+        "responses.inputTokens"
+      ]) {
+        const of: Call.Call = { ...call, operation }
+        assert.deepStrictEqual((yield* before([everywhere], { x: 1 }, of)).body, { x: 1 })
+        assert.deepStrictEqual((yield* before([everywhere], { temperature: 2 }, of)).body, { temperature: 1 })
+      }
+      const told = Guards.parameters({ parameters, operations: ["audio.*"] })
+      const of: Call.Call = { ...call, operation: "audio.transcriptions.create" }
+      assert.deepStrictEqual((yield* before([told], {}, of)).body, { temperature: 0.5 })
+    })
+  )
+
   it.effect("are held for the operations that are named", () =>
     Effect.gen(function* () {
       const guard = Guards.parameters({ parameters: { n: { max: 1 } }, operations: ["chat.*"] })
@@ -405,6 +548,36 @@ describe("moderation", () => {
       assert.notInclude(error.message, "bad")
       yield* before([guard], { messages: [] })
       assert.lengthOf(asked, 1)
+    })
+  )
+
+  it.effect("checks neither moderations nor what its own check asks", () =>
+    Effect.gen(function* () {
+      let checks = 0
+      const layer: Layer.Layer<never, InvalidSetting.InvalidSetting> = Guards.layer([
+        Guards.moderation({
+          checks: "both",
+          check: (texts) =>
+            Effect.gen(function* () {
+              checks++
+              // What a check asks a model goes through the same guards.
+              yield* guarded(texts.join())
+              return { flagged: false, categories: [] }
+            })
+        })
+      ])
+      const guarded = (content: string) =>
+        Effect.andThen(
+          Guards.before(call, { ...hello, messages: [{ role: "user", content }] }),
+          Guards.after(call, "a reply")
+        ).pipe(Effect.provide(layer))
+      yield* guarded("Hello")
+      assert.strictEqual(checks, 2)
+      yield* Effect.provide(
+        Guards.before({ ...call, operation: "moderations.create" }, { input: "bad" }),
+        layer
+      )
+      assert.strictEqual(checks, 2)
     })
   )
 
@@ -558,4 +731,38 @@ describe("settings", () => {
       assert.instanceOf(error, InvalidSetting.InvalidSetting)
     })
   )
+})
+
+describe("error channels", () => {
+  it("have GuardRefused where guards look, and there alone", () => {
+    expectTypeOf<ReturnType<typeof Guards.before>>().toEqualTypeOf<
+      Effect.Effect<Guards.Request, LlmError.GuardRefused>
+    >()
+    expectTypeOf<ReturnType<typeof Guards.after>>().toEqualTypeOf<
+      Effect.Effect<void, LlmError.GuardRefused>
+    >()
+    expectTypeOf<Extract<LlmError.ExchangeError, LlmError.GuardRefused>>().toEqualTypeOf<never>()
+    expectTypeOf<
+      Extract<Effect.Error<ReturnType<ResponseCache.Relay>>, LlmError.GuardRefused>
+    >().toEqualTypeOf<never>()
+    expectTypeOf<Extract<LlmError.CallError, LlmError.GuardRefused>>().toEqualTypeOf<LlmError.GuardRefused>()
+  })
+
+  it("of a guard have its refusal, and no other failure", () => {
+    type Before = NonNullable<Guards.CustomOptions<never>["before"]>
+    expectTypeOf<Effect.Error<ReturnType<Before>>>().toEqualTypeOf<Guards.Refusal>()
+    type After = NonNullable<Guards.CustomOptions<never>["after"]>
+    expectTypeOf<Effect.Effect<void, Error>>().not.toExtend<ReturnType<After>>()
+  })
+
+  it("of their Layer have impossible settings, and what guards need is required of it", () => {
+    class Closed extends Context.Service<Closed, boolean>()("test/TypedClosed") {}
+    const guard = Guards.custom({ name: "hours", after: () => Effect.asVoid(Closed) })
+    expectTypeOf(Guards.layer([guard])).toEqualTypeOf<
+      Layer.Layer<never, InvalidSetting.InvalidSetting, Closed>
+    >()
+    expectTypeOf(Guards.layer(Guards.when({ models: ["*"] }, [guard]))).toEqualTypeOf<
+      Layer.Layer<never, InvalidSetting.InvalidSetting, Closed>
+    >()
+  })
 })

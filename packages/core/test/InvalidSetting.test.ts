@@ -134,6 +134,7 @@ describe("a setting that cannot be is named with its value and what is allowed",
       '"luck"',
       '"ordered" or "weighted" or "leastBusy" or "lowestLatency" or "cheapest"'
     ],
+    ["Router.layer", router('"home":"south"'), "home", '"south"', "east"],
     ["Router.layer", router('"maxRest":-1'), "maxRest", "-1", duration(0)],
     ["Router.layer", router('"maxRest":"soon"'), "maxRest", '"soon"', duration(0)],
     ["Router.layer", east('"weight":0'), "deployments[0].weight", "0", "a value greater than 0"],

@@ -27,6 +27,9 @@ const open = (options: LedgerJournal.Options) =>
   })
 
 /** Takes all rows out, as a store does. */
+const hold = (journal: UsageLedger.Journal, held: LedgerStore.Row) =>
+  journal.hold(held.callId, held.number, () => held)
+
 const drain = (journal: UsageLedger.Journal, batch = 3): ReadonlyArray<LedgerStore.Row> => {
   const taken: Array<LedgerStore.Row> = []
   for (let rows = journal.peek(batch); rows.length > 0; rows = journal.peek(batch)) {
@@ -87,8 +90,8 @@ describe("LedgerJournal", () => {
       yield* Effect.scoped(
         Effect.gen(function* () {
           const journal = yield* open({ directory })
-          journal.hold(row("ended"))
-          journal.hold(row("lost"))
+          hold(journal, row("ended"))
+          hold(journal, row("lost"))
           journal.append([row("ended")], "now")
         })
       )
@@ -104,7 +107,7 @@ describe("LedgerJournal", () => {
       yield* Effect.scoped(
         Effect.gen(function* () {
           const journal = yield* open({ directory, segmentBytes: 1024 })
-          journal.hold(row("held"))
+          hold(journal, row("held"))
           for (let index = 0; index < 50; index++) journal.append([row(`call-${index}`)], "now")
           assert.strictEqual(drain(journal).length, 50)
         })
@@ -190,7 +193,7 @@ describe("LedgerJournal", () => {
               journal.acknowledge(rows.length)
             } else if (each._tag === "hold") {
               if (ended.has(`${each.call}`)) continue
-              journal.hold(row(`${each.call}`))
+              hold(journal, row(`${each.call}`))
               held.add(`${each.call}/1`)
             } else {
               journal.append([row(`${each.call}`)], each._tag)

@@ -3,11 +3,12 @@ import * as SqliteClient from "@llm/core/SqliteClient"
 import * as SqlLedgerStore from "@llm/core/SqlLedgerStore"
 import { assert, describe, it, type Vitest } from "@effect/vitest"
 import { Context, Effect, Layer, Stream } from "effect"
-import { SqlClient } from "effect/sql"
+import { Migrator, SqlClient } from "effect/sql"
 import * as fc from "fast-check"
+import { migrations } from "../src/internal/ledgerMigrations.ts"
 import * as Totals from "../src/internal/ledgerTotals.ts"
 import * as LedgerRows from "./support/LedgerRows.ts"
-import * as PostgresServer from "./support/PostgresServer.ts"
+import * as PostgresServer from "@llm/test-servers/PostgresServer"
 import * as Property from "./support/Property.ts"
 
 const { hour, make: row } = LedgerRows
@@ -89,8 +90,10 @@ const contract = <R>(
           unattributed: 16
         },
         totalTokens: 396,
+        toolCalls: 4,
         audioMillis: 18,
         nanoDollars: 1_234_567n,
+        toolNanoDollars: 34_567n,
         unpriced: 1,
         estimated: 1
       })
@@ -193,6 +196,43 @@ const contract = <R>(
       )
     })
   )
+
+  effect("what is too old goes in batches, and every report on the rest is a recount of it", () =>
+    Effect.gen(function* () {
+      const context = yield* Effect.context<R>()
+      yield* Effect.promise(() =>
+        Property.holdsEffect(
+          fc.record({
+            some: LedgerRows.arbitrary,
+            before: fc.nat({ max: 4 * hour }),
+            most: fc.integer({ min: 1, max: 9 }),
+            asked: query
+          }),
+          ({ asked, before, most, some }) =>
+            Effect.gen(function* () {
+              const store = yield* LedgerStore.LedgerStore
+              yield* store.insert(some)
+              const left = some.filter(({ endedAt }) => endedAt >= before)
+              let deleted = 0
+              for (let last = most; last === most; deleted += last) {
+                last = yield* store.deleteBefore(before, most)
+              }
+              assert.strictEqual(deleted, some.length - left.length)
+              assert.deepStrictEqual(yield* rows({}), left.toSorted(Totals.inOrder))
+              const { from: _, to: __, ...whole } = asked
+              assert.deepStrictEqual(
+                yield* report(whole),
+                Totals.groups(
+                  left.filter((one) => Totals.filtersOf(asked).every(([name, value]) => one[name] === value)),
+                  whole
+                )
+              )
+            }).pipe(Effect.provide(Layer.fresh(layer)), Effect.provideContext(context)),
+          runs
+        )
+      )
+    })
+  )
 }
 
 describe("LedgerStore", () => {
@@ -221,7 +261,46 @@ describe("LedgerStore", () => {
         yield* (yield* open).insert([row()])
         assert.strictEqual((yield* (yield* open).report({}))[0]?.attempts, 1)
         const sql = yield* SqlClient.SqlClient
-        assert.deepStrictEqual(yield* sql`SELECT migration_id FROM llm_ledger_migrations`.values, [[1], [2]])
+        assert.deepStrictEqual(yield* sql`SELECT migration_id FROM llm_ledger_migrations`.values, [
+          [1],
+          [2],
+          [3]
+        ])
+      }).pipe(Effect.provide(SqliteClient.layer({ filename: ":memory:" })))
+    )
+
+    it.effect("rows of an earlier version have no tier and no tools", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const { "3_tiers_and_tools": _, ...earlier } = migrations
+        yield* Migrator.make({})({ loader: Migrator.fromRecord(earlier), table: "llm_ledger_migrations" })
+        const old = [
+          "call_id",
+          "number",
+          "tenant",
+          "provider",
+          "deployment",
+          "operation",
+          "model",
+          "request_id"
+        ]
+        const texts = ["'a'", "1", "''", "'openai'", "''", "''", "'gpt-6-luna'", "''"]
+        const counts =
+          "started_at ended_at input cached_input cache_write audio_input embedding output reasoning " +
+          "audio_output unattributed audio_millis stream hedge attempts exact nano_dollars"
+        yield* sql`INSERT INTO llm_ledger_rows (${sql.literal(`${old.join()}, outcome, executed, price_snapshot, ${counts.split(" ").join()}`)})
+          VALUES (${sql.literal(
+            `${texts.join()}, 'ok', 'yes', 's', ${counts
+              .split(" ")
+              .map(() => 1)
+              .join()}`
+          )})`
+        const found = yield* rows({}).pipe(Effect.provide(Layer.fresh(SqlLedgerStore.layer)))
+        assert.deepInclude(found[0], {
+          serviceTier: null,
+          toolCalls: 0,
+          cost: { nanoDollars: 1, snapshot: "s" }
+        })
       }).pipe(Effect.provide(SqliteClient.layer({ filename: ":memory:" })))
     )
 

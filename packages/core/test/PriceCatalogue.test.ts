@@ -175,6 +175,16 @@ describe("terms", () => {
     assert.strictEqual(regional, (plain * thousandths * 11n) / 10_000n)
   })
 
+  it("knows what built-in tools cost, which terms do not change", () => {
+    const flex = PriceCatalogue.builtIn.priceOf("gpt-6-luna", "openai", now, { tier: "flex" })
+    const tools = { webSearch: 10_000_000_000, fileSearch: 2_500_000_000, container: 30_000_000_000 }
+    assert.deepStrictEqual(Result.getOrThrow(flex).tools, tools)
+    assert.deepStrictEqual(
+      Result.getOrThrow(PriceCatalogue.builtIn.priceOf("gpt-6-luna", "azure", now)).tools,
+      {}
+    )
+  })
+
   it("has no price for a tier without one", () => {
     assert.strictEqual(why(priceOf("gpt-6-luna", "openai", now, { tier: "scale" })), "tier")
     assert.strictEqual(why(priceOf("mistral-large-latest", "mistral", now, { regional: true })), "tier")
@@ -220,6 +230,24 @@ describe("layerText", () => {
       assert.strictEqual(Result.getOrThrow(prices.priceOf("qwen3-32b", "local", 0)).rates.output, 120_000)
       assert.strictEqual(why(prices.priceOf("llama", "local", now)), "model")
     })
+  )
+
+  it.effect("has prices for tools, in dollars for a thousand calls", () =>
+    Effect.gen(function* () {
+      const prices = yield* PriceCatalogue.PriceCatalogue
+      const { tools } = Result.getOrThrow(prices.priceOf("gpt-6-luna", "openai", now))
+      assert.deepInclude(tools, {
+        webSearch: 8_000_000_000,
+        fileSearch: 2_500_000_000,
+        largeContainer: 120_000_000_001
+      })
+    }).pipe(
+      Effect.provide(
+        PriceCatalogue.layerText(
+          `{ "providers": { "openai": { "tools": { "webSearch": 8, "largeContainer": 120.000000001 } } } }`
+        )
+      )
+    )
   )
 
   it.effect("names the data by its content", () =>

@@ -9,7 +9,7 @@ import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import * as Cubic from "../src/internal/cubicRate.ts"
 import * as Property from "./support/Property.ts"
-import * as RedisServer from "./support/RedisServer.ts"
+import * as RedisServer from "@llm/test-servers/RedisServer"
 
 const call = Call.make({ provider: "openai", operation: "chat.create", model: "gpt-6-luna" })
 
@@ -1217,7 +1217,10 @@ describe("RateLimit while its store does not answer", () => {
     const { control, store } = fragile("fails")
     control.broken = true
     return Effect.gen(function* () {
-      assert.deepStrictEqual(yield* refusal(), { limit: "a rate limit store that answers", retryAfter: 1000 })
+      assert.deepStrictEqual(yield* refusal(), { limit: "requests per minute", retryAfter: 1000 })
+      const error = yield* Effect.flip(Effect.scoped(admit(small)))
+      assert.strictEqual(error.uncounted, true)
+      assert.strictEqual(error.httpStatus, 503)
     }).pipe(
       Effect.provide([
         RateLimit.layerStore({ requestsPerMinute: 3, maxWait: 0, onStoreFailure: "closed" }).pipe(

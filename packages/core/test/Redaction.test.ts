@@ -272,6 +272,38 @@ describe("custom patterns", () => {
   })
 })
 
+describe("a text of any length", () => {
+  it.each([
+    ["sk-proj-abcdef123456", "[redacted]"],
+    ["jo@example.com", "[redacted]"],
+    ["4111 1111 1111 1111", "[redacted]"],
+    ["Bearer abcdef123456", "[redacted]"],
+    ["token=abcdef123456", "token=[redacted]"],
+    ['"cookie","abcdef"', '"cookie","[redacted]"'],
+    ["https://jo:abc@example.com/", "https://[redacted]@example.com/"]
+  ])("loses %j at its beginning, at its end and in between", (shown, safe) => {
+    const redact = Redaction.make()
+    for (const length of [0, 1, 12, 13, 63, 64, 65, 16_370, 16_384, 16_400, 40_000]) {
+      for (const piece of ["a ", "é ", "\u{1F600} "]) {
+        const filling = piece.repeat(length)
+        const parts = (middle: string) => `${middle} ${filling}${middle} ${filling}${middle}`
+        assert.strictEqual(redact(parts(shown)), parts(safe))
+      }
+    }
+  })
+
+  it.each([
+    ["password=4111111111111111", "password=[redacted]"],
+    ['"password":"it is jo@example.com, sk-abcdef and 4111 1111 1111 1111"', '"password":"[redacted]"'],
+    ["Authorization: Bearer sk-proj-abcdef123456, 1", "Authorization: [redacted], 1"],
+    ["4111111111111111@example.com", "[redacted]"],
+    ["cookie: a=b; token=abcdefgh; c=d\nnext", "cookie: [redacted]\nnext"],
+    ["key sk-abcdef@example.com", "key [redacted]"]
+  ])("has one mark where secrets overlap: %j becomes %j", (text, expected) => {
+    assert.strictEqual(Redaction.redact(text), expected)
+  })
+})
+
 describe("a cut text", () => {
   it("shows no half of an address or a number", () => {
     const piece = fc.constantFrom("jo.bloggs@mail.example.com", "4111 1111 1111 1111", "Bearer abcdefghijkl")

@@ -19,7 +19,7 @@ import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import type * as InvalidSetting from "@llm/core/InvalidSetting"
 import * as ResponseCache from "@llm/core/ResponseCache"
-import * as RedisServer from "./support/RedisServer.ts"
+import * as RedisServer from "@llm/test-servers/RedisServer"
 import * as Property from "./support/Property.ts"
 
 const call = Call.make({ provider: "openai", operation: "chat.create", model: "gpt-6-luna" })

@@ -252,6 +252,139 @@ describe("strategies", () => {
   )
 })
 
+const notFound: Step = (attempt) => Effect.fail(new LlmError.NotFound({ ...attempt.context, status: 404 }))
+
+/** A call as a client of these deployments makes it. */
+const ours: Call.Call = { ...call, deployment: "east" }
+const kept: Call.Call = { ...ours, operation: "files.retrieve", model: undefined }
+const sought: Call.Call = { ...kept, kept: "search" }
+const regions = { deployments: [east, west, north] } as const
+
+describe("what is kept in one account", () => {
+  it.effect(
+    "a pinned call is asked of its deployment alone, retried there, under its name for the model",
+    () =>
+      Effect.gen(function* () {
+        const { asked, attempts, exchange } = world({ west: [broken, limited(10), answer] })
+        const { value } = yield* ended(exchange, { ...ours, pinned: "west" })
+        assert.strictEqual(value, "west")
+        assert.deepStrictEqual(asked, ["west", "west", "west"])
+        assert.deepStrictEqual([...new Set(attempts.map((attempt) => attempt.call.model))], ["luna-west"])
+      }).pipe(Effect.provide(routed(regions)))
+  )
+
+  it.effect("a pinned call fails where its circuit is open, rather than move", () =>
+    Effect.gen(function* () {
+      const { asked, exchange } = world({ west: broken })
+      yield* ended(exchange, { ...ours, pinned: "west" })
+      const { error } = yield* ended(exchange, { ...ours, pinned: "west" }, 0)
+      assert.isTrue(asked.every((name) => name === "west"))
+      assert.strictEqual(error?._tag, "CircuitOpen")
+    }).pipe(
+      Effect.provide(
+        routed(regions, { breaker: CircuitBreaker.layerConsecutive({ failures: 1, openFor: "1 hour" }) })
+      )
+    )
+  )
+
+  it.effect("a pin wins over the session", () =>
+    Effect.gen(function* () {
+      const { asked, exchange } = world()
+      for (const session of ["a", "b", "c", "d", "e"])
+        yield* run(exchange, { ...ours, session, pinned: "north" })
+      assert.deepStrictEqual(counts(asked), { north: 5 })
+    }).pipe(Effect.provide(routed(regions)))
+  )
+
+  it.effect("a call without a model goes to the first, and is retried there", () =>
+    Effect.gen(function* () {
+      const { asked, exchange } = world({ east: [broken, broken, answer] })
+      assert.strictEqual((yield* ended(exchange, kept)).value, "east")
+      assert.deepStrictEqual(asked, ["east", "east", "east"])
+    }).pipe(Effect.provide(routed(regions)))
+  )
+
+  it.effect("the settings may name another home", () =>
+    Effect.gen(function* () {
+      const { asked, exchange } = world()
+      for (const one of [kept, { ...ours, kept: "home" as const }, sought]) yield* run(exchange, one)
+      assert.deepStrictEqual(asked, ["west", "west", "west"])
+    }).pipe(Effect.provide(routed({ ...regions, home: "west" })))
+  )
+
+  it.effect("what nobody knows the place of is looked for in all of them, and nowhere else", () =>
+    Effect.gen(function* () {
+      const found = world({ west: notFound, east: notFound })
+      assert.strictEqual((yield* ended(found.exchange, sought)).value, "north")
+      assert.deepStrictEqual(found.asked, ["west", "east", "north"])
+      const lost = world({ west: notFound, east: notFound, north: notFound })
+      assert.strictEqual((yield* ended(lost.exchange, sought)).error?._tag, "NotFound")
+      assert.deepStrictEqual(lost.asked, ["west", "east", "north"])
+      const home = world({ west: notFound })
+      assert.strictEqual((yield* ended(home.exchange, { ...ours, kept: "home" })).error?._tag, "NotFound")
+      assert.deepStrictEqual(home.asked, ["west"])
+    }).pipe(Effect.provide(routed({ ...regions, home: "west" })))
+  )
+
+  it.effect("one that is down is asked again last: only who has answered can say that it is not there", () =>
+    Effect.gen(function* () {
+      const late = world({ east: [broken, answer], west: notFound, north: notFound })
+      assert.strictEqual((yield* ended(late.exchange, sought)).value, "east")
+      assert.deepStrictEqual(late.asked, ["east", "west", "north", "east"])
+      const down = world({ east: notFound, west: broken, north: notFound })
+      assert.strictEqual((yield* ended(down.exchange, sought)).error?._tag, "ServerError")
+    }).pipe(Effect.provide(routed(regions)))
+  )
+
+  it.effect("where home does not serve the model, the first that does is asked", () =>
+    Effect.gen(function* () {
+      const { attempts, exchange } = world()
+      yield* run(exchange, { ...ours, kept: "home" })
+      assert.deepStrictEqual(
+        attempts.map((attempt) => [attempt.call.deployment, attempt.call.model]),
+        [["west", "luna-west"]]
+      )
+    }).pipe(Effect.provide(routed({ deployments: [{ name: "east", models: {} }, west] })))
+  )
+
+  it.effect("a name that is not listed any more is forgotten", () =>
+    Effect.gen(function* () {
+      const { asked, exchange } = world()
+      yield* run(exchange, { ...ours, pinned: "south" })
+      assert.deepStrictEqual(asked, ["east"])
+    }).pipe(Effect.provide(routed(regions)))
+  )
+
+  it.effect("a prompt that is too long goes to the larger model of the same deployment", () =>
+    Effect.gen(function* () {
+      const { attempts, exchange } = world({
+        west: [
+          (attempt) => Effect.fail(new LlmError.ContextLengthExceeded({ ...attempt.context, status: 400 })),
+          answer
+        ]
+      })
+      yield* ended(exchange, { ...ours, pinned: "west" })
+      assert.deepStrictEqual(
+        attempts.map((attempt) => [attempt.call.deployment, attempt.call.model]),
+        [
+          ["west", "luna-west"],
+          ["west", "large-west"]
+        ]
+      )
+    }).pipe(
+      Effect.provide(
+        routed({
+          deployments: [
+            { name: "east", models: { luna: "luna", large: "large" } },
+            { name: "west", models: { luna: "luna-west", large: "large-west" } }
+          ],
+          fallbacks: { ContextLengthExceeded: { luna: "large" } }
+        })
+      )
+    )
+  )
+})
+
 describe("health", () => {
   it.effect(
     "a primary down for a minute is probed, and returned to within thirty seconds of its recovery",

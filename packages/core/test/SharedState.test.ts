@@ -7,7 +7,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Call, CircuitBreaker, RateLimit } from "@llm/core"
 import { Effect, Exit, Layer, Logger, Schedule, type Scope } from "effect"
 import type * as Redis from "effect/persistence/Redis"
-import * as RedisServer from "./support/RedisServer.ts"
+import * as RedisServer from "@llm/test-servers/RedisServer"
 
 const call = Call.make({ provider: "openai", operation: "chat.create", model: "gpt-6-luna" })
 

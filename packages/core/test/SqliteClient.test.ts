@@ -5,7 +5,7 @@ import { SqlClient } from "effect/sql"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import * as PostgresServer from "./support/PostgresServer.ts"
+import * as PostgresServer from "@llm/test-servers/PostgresServer"
 
 const folder = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "llm-sqlite-"))),

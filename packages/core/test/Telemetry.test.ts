@@ -167,6 +167,127 @@ describe("metrics", () => {
   )
 })
 
+describe("rescues and the retry budget", () => {
+  const tight = (observers: Layer.Layer<never>) =>
+    Resilience.layer.pipe(
+      Layer.provide([
+        Backoff.layerFixed({ base: "1 second" }),
+        CircuitBreaker.layerNone,
+        RetryBudget.layer({ capacity: 10, perCall: 1, perSecond: 0 }),
+        Timeouts.layer(),
+        observers
+      ]),
+      Layer.orDie
+    )
+
+  it.effect("the level falls with a retry, and comes back with the calls after it", () =>
+    Effect.gen(function* () {
+      const { context, read } = registry()
+      const levels: Array<number> = []
+      const watched = Observer.layer((event) => {
+        if (event._tag === "RetryBudgetChanged") levels.push(event.balance)
+      })
+      yield* Effect.gen(function* () {
+        yield* run(call)
+        const resilience = yield* Resilience.Resilience
+        const quiet = Effect.scoped(resilience.run(call, () => Effect.void))
+        yield* Effect.repeat(quiet, { times: 4 })
+      }).pipe(
+        Effect.provide(tight(Observer.layerAll([Telemetry.layerMetrics(), watched]))),
+        Effect.provideContext(context)
+      )
+      // One retry, one call that pays it back, and one that finds it full; then there is nothing to tell.
+      assert.deepStrictEqual(levels, [9, 10, 10])
+      const [gauge, ...more] = read().filter(({ name }) => name === "llm.retry_budget.level")
+      assert.deepStrictEqual(more, [])
+      assert.strictEqual(gauge?.unit, "{retry}")
+      assert.deepInclude(gauge?.attributes, { "gen_ai.provider.name": "openai", "llm.deployment": "default" })
+      assert.deepInclude(gauge?.state, { value: 10 })
+    })
+  )
+
+  it.effect("without a limit there is no level", () =>
+    Effect.gen(function* () {
+      const { context, read } = registry()
+      yield* run(call).pipe(
+        Effect.provide(policies(Telemetry.layerMetrics())),
+        Effect.provideContext(context)
+      )
+      assert.isFalse(read().some(({ name }) => name === "llm.retry_budget.level"))
+    })
+  )
+
+  it.effect("rescues are counted by how they ended", () =>
+    Effect.gen(function* () {
+      const { context, read } = registry()
+      const rescue: Call.Call = { ...call, rescues: "the call that broke off" }
+      yield* Effect.gen(function* () {
+        const resilience = yield* Resilience.Resilience
+        const ended = (exit: Effect.Effect<void, LlmError.InvalidRequest>) =>
+          Effect.exit(Effect.scoped(resilience.run(rescue, () => exit)))
+        yield* ended(Effect.void)
+        yield* ended(Effect.void)
+        yield* ended(Effect.interrupt)
+        yield* ended(
+          Effect.fail(
+            new LlmError.InvalidRequest({
+              provider: "openai",
+              deployment: "default",
+              operation: "chat.create",
+              attempts: 1,
+              status: 400
+            })
+          )
+        )
+        yield* Effect.scoped(resilience.run(call, () => Effect.void))
+      }).pipe(Effect.provide(policies(Telemetry.layerMetrics())), Effect.provideContext(context))
+      assert.deepStrictEqual(
+        read()
+          .filter(({ name }) => name === "llm.client.rescues")
+          .map(({ attributes, state, unit }) => [
+            unit,
+            attributes["llm.rescue.outcome"],
+            "count" in state ? state.count : 0
+          ]),
+        [
+          ["{rescue}", "succeeded", 2],
+          ["{rescue}", "cancelled", 1],
+          ["{rescue}", "failed", 1]
+        ]
+      )
+    })
+  )
+})
+
+describe("names", () => {
+  it.effect("of providers and operations are the conventions' own", () =>
+    Effect.gen(function* () {
+      const { context, read } = registry()
+      const observe = yield* Effect.service(Observer.Observer).pipe(
+        Effect.provide(Telemetry.layerMetrics()),
+        Effect.provideContext(context)
+      )
+      const named = [
+        ["openai", "chat.create", "openai chat"],
+        ["azure", "responses.stream", "azure.ai.openai chat"],
+        ["mistral", "embeddings.create", "mistral_ai embeddings"],
+        ["xai", "completions.create", "x_ai text_completion"],
+        ["gpu-1", "vectorStores.search", "gpu-1 retrieval"],
+        ["groq", "responses.delete", "groq responses.delete"]
+      ] as const
+      for (const [provider, operation] of named) {
+        observe({ _tag: "GatePassed", call: Call.make({ provider, operation }), at: 0, waited: 1 })
+      }
+      assert.deepStrictEqual(
+        read().map(
+          ({ attributes }) => `${attributes["gen_ai.provider.name"]} ${attributes["gen_ai.operation.name"]}`
+        ),
+        named.map(([, , expected]) => expected)
+      )
+    })
+  )
+})
+
 /** A tracer that keeps what it was given. */
 const keeping = () => {
   const spans: Array<Tracer.NativeSpan> = []

@@ -27,15 +27,18 @@ const wire = fc.record(
   { requiredKeys: [] }
 )
 
-const anyUsage: fc.Arbitrary<Usage.Usage> = fc.record({
-  inputTokens: fc.nat(),
-  outputTokens: fc.nat(),
-  totalTokens: fc.nat(),
-  cachedTokens: fc.nat(),
-  cacheWriteTokens: fc.nat(),
-  reasoningTokens: fc.nat(),
-  exact: fc.boolean()
-})
+const anyUsage: fc.Arbitrary<Usage.Usage> = fc
+  .record({
+    inputTokens: fc.nat(),
+    outputTokens: fc.nat(),
+    totalTokens: fc.nat(),
+    cachedTokens: fc.nat(),
+    cacheWriteTokens: fc.nat(),
+    reasoningTokens: fc.nat(),
+    serviceTier: fc.constantFrom("default", "flex", "priority"),
+    exact: fc.boolean()
+  })
+  .map(({ serviceTier, ...usage }) => (serviceTier === "default" ? usage : { ...usage, serviceTier }))
 
 describe("Usage", () => {
   it("reads the usage of Chat Completions", () => {
@@ -76,6 +79,26 @@ describe("Usage", () => {
         totalTokens: 15,
         cachedTokens: 4,
         reasoningTokens: 2
+      }
+    )
+  })
+
+  it("reads the usage of the Realtime API, which has spellings of its own", () => {
+    assert.deepInclude(
+      Usage.fromWire({
+        total_tokens: 253,
+        input_tokens: 132,
+        output_tokens: 121,
+        input_token_details: { text_tokens: 119, audio_tokens: 13, cached_tokens: 64 },
+        output_token_details: { text_tokens: 30, audio_tokens: 91 }
+      }),
+      {
+        inputTokens: 132,
+        outputTokens: 121,
+        cachedTokens: 64,
+        audioInputTokens: 13,
+        audioOutputTokens: 91,
+        exact: true
       }
     )
   })
@@ -143,6 +166,63 @@ describe("Usage", () => {
       },
       1000
     )
+  })
+
+  it("reads the tier that served a reply, and what its tools did that is billed", () => {
+    const usage = { input_tokens: 3, output_tokens: 4, total_tokens: 7 }
+    const tokens = Usage.fromWire(usage) ?? Usage.zero
+    const container = (id: string) => ({
+      type: "code_interpreter_call",
+      status: "completed",
+      container_id: id
+    })
+    const output = [
+      { type: "web_search_call", status: "completed", action: { type: "search", query: "q" } },
+      {
+        type: "web_search_call",
+        status: "completed",
+        action: { type: "open_page", url: "https://example.com" }
+      },
+      { type: "web_search_call", status: "failed", action: { type: "search" } },
+      { type: "file_search_call", status: "completed", queries: ["a", "b"] },
+      container("one"),
+      container("one"),
+      container("two"),
+      { type: "message", content: [] },
+      null
+    ]
+    const toolCalls = { webSearch: 1, fileSearch: 1 }
+    const reply = { service_tier: "flex", output, usage }
+    assert.deepStrictEqual(Usage.fromReply(reply), {
+      ...tokens,
+      serviceTier: "flex",
+      toolCalls: { ...toolCalls, container: 2 }
+    })
+    const sized = {
+      ...reply,
+      tools: [{ type: "code_interpreter", container: { type: "auto", memory_limit: "4g" } }]
+    }
+    assert.deepStrictEqual(Usage.fromReply(sized)?.toolCalls, { ...toolCalls, largeContainer: 2 })
+    for (const plain of [
+      { usage },
+      { usage, service_tier: null, output: null },
+      { usage, service_tier: 7, output: [] }
+    ]) {
+      assert.deepStrictEqual(Usage.fromReply(plain), tokens)
+    }
+    for (const none of [null, "text", {}, { usage: null, service_tier: "flex", output }]) {
+      assert.isUndefined(Usage.fromReply(none))
+    }
+  })
+
+  it("adds calls of tools up; a sum over two tiers is of neither", () => {
+    const one = { ...Usage.zero, totalTokens: 1, serviceTier: "flex", toolCalls: { webSearch: 1 } }
+    const other = { ...one, serviceTier: "priority", toolCalls: { webSearch: 2, fileSearch: 3 } }
+    assert.deepInclude(Usage.add(one, other), {
+      serviceTier: "mixed",
+      toolCalls: { webSearch: 3, fileSearch: 3 }
+    })
+    assert.strictEqual(Usage.add(one, one).serviceTier, "flex")
   })
 
   it("adds like numbers do: zero changes nothing, order does not matter, one estimate taints the sum", () => {

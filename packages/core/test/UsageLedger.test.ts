@@ -10,6 +10,7 @@ import {
   Resilience,
   RetryBudget,
   Timeouts,
+  type Usage,
   UsageLedger
 } from "@llm/core"
 import * as LedgerJournal from "@llm/core/LedgerJournal"
@@ -24,7 +25,7 @@ import * as LedgerLines from "../src/internal/ledgerLines.ts"
 import * as Totals from "../src/internal/ledgerTotals.ts"
 import * as LedgerEvents from "./support/LedgerEvents.ts"
 import * as LedgerRows from "./support/LedgerRows.ts"
-import * as PostgresServer from "./support/PostgresServer.ts"
+import * as PostgresServer from "@llm/test-servers/PostgresServer"
 import * as Property from "./support/Property.ts"
 
 const { answered, attemptEnded, attemptStarted, call, callEnded, callStarted } = LedgerEvents
@@ -215,6 +216,61 @@ describe("UsageLedger", () => {
           { nanoDollars: 0, snapshot: "" }
         ]
       )
+    }).pipe(Effect.provide(UsageLedger.layerObserver.pipe(Layer.provideMerge(UsageLedger.layerMemory()))))
+  )
+
+  it.effect("a row is priced by the tier that the reply names, and by what its tools did", () =>
+    Effect.gen(function* () {
+      const at = Date.UTC(2026, 10, 21)
+      const replies: ReadonlyArray<Partial<Usage.Usage>> = [
+        {},
+        { serviceTier: "default" },
+        { serviceTier: "flex" },
+        { serviceTier: "priority" },
+        { serviceTier: "scale" },
+        { serviceTier: "flex", toolCalls: { webSearch: 2, fileSearch: 1 } },
+        { toolCalls: { largeContainer: 1 } }
+      ]
+      for (const [index, more] of replies.entries()) {
+        const one = call(`call-${index}`)
+        yield* tell(
+          callStarted(one),
+          attemptEnded({
+            call: one,
+            startedAt: at,
+            at: at + index,
+            usage: { ...LedgerEvents.usage, ...more }
+          }),
+          callEnded(one, { at: at + index })
+        )
+      }
+      const listed = Result.getOrThrow(PriceCatalogue.builtIn.priceOf("gpt-6-luna", "openai", at))
+      const { total } = Result.getOrThrow(Cost.make(LedgerEvents.usage, listed))
+      const nano = (times: number) => Math.ceil((Number(total) * times) / 1000)
+      const found = yield* rows()
+      const fees = 2 * 10_000_000 + 2_500_000
+      const told = found.map(({ cost, serviceTier, toolCalls }) => [
+        serviceTier,
+        toolCalls,
+        ...(cost === "unpriced" ? [cost] : [cost.nanoDollars, cost.toolNanoDollars])
+      ])
+      const each = [
+        [null, 0, nano(1), undefined],
+        ["default", 0, nano(1), undefined],
+        ["flex", 0, nano(0.5), undefined],
+        ["priority", 0, nano(2), undefined],
+        ["scale", 0, "unpriced"],
+        ["flex", 3, nano(0.5) + fees, fees],
+        [null, 1, "unpriced"]
+      ]
+      // Each attempt, and its call with the same.
+      assert.deepStrictEqual(
+        told,
+        each.flatMap((one) => [one, one])
+      )
+      const ledger = yield* UsageLedger.UsageLedger
+      const [group] = yield* ledger.report({})
+      assert.deepInclude(group, { toolCalls: 4, toolNanoDollars: BigInt(fees), unpriced: 2 })
     }).pipe(Effect.provide(UsageLedger.layerObserver.pipe(Layer.provideMerge(UsageLedger.layerMemory()))))
   )
 

@@ -33,17 +33,21 @@
  */
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { LlmError, type Resilience, type Usage } from "@llm/core"
+import * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
+import type * as Usage from "@llm/core/Usage"
 import type { SpeechCreateParams } from "openai/resources/audio/speech"
 import type { TranscriptionCreateParamsNonStreaming } from "openai/resources/audio/transcriptions"
 import type { TranslationCreateParams } from "openai/resources/audio/translations"
 import { type Content, sizeOf, type Streamed } from "./internal/content.ts"
+import * as Guarded from "./internal/guarded.ts"
 import * as Multipart from "./internal/multipart.ts"
 import * as Operation from "./internal/operation.ts"
+import * as ReplyTexts from "./internal/replyTexts.ts"
 import * as Transcript from "./internal/transcript.ts"
 import * as TranscriptStream from "./internal/transcriptStream.ts"
 import * as WaveFile from "./internal/waveFile.ts"
-import type { OpenAiClient } from "./OpenAiClient.ts"
+import { callOf, type OpenAiClient } from "./OpenAiClient.ts"
 
 export type { Content, Streamed }
 
@@ -170,8 +174,26 @@ const invalid = (
     detail: `nothing was sent, since ${problem}`
   })
 
+/** Writes a recording down, and shows the guards all that was said. */
+const writeDown = (client: Client, resilience: Pipe, task: "transcriptions" | "translations") => {
+  const write = inParts(client, resilience, task)
+  const { guards } = client
+  if (guards?.seesReplies !== true) return write
+  return <F extends Format>(
+    request: TranscriptionRequest | TranslationRequest,
+    format: F,
+    options: CallOptions | undefined
+  ): Effect.Effect<Replies[F], LlmError.CallError> => {
+    const asked = { operation: `audio.${task}.create`, model: request.model, stream: false }
+    const call = callOf(client, { ...asked, tenant: options?.tenant })
+    return Effect.tap(write(request, format, options), (reply) =>
+      Guarded.after(guards, call, typeof reply === "string" ? { text: reply } : ReplyTexts.of(reply))
+    )
+  }
+}
+
 /** Writes a recording down, in as many requests as it takes. */
-const writeDown =
+const inParts =
   (client: Client, resilience: Pipe, task: "transcriptions" | "translations") =>
   <F extends Format>(
     { file, filename, partSeconds, ...fields }: TranscriptionRequest | TranslationRequest,
@@ -333,18 +355,18 @@ export const transcribeStream =
         )
       )
     }
-    return Operation.events(
-      client,
-      resilience,
-      {
-        operation,
-        method: "post",
-        path: ["audio", "transcriptions"],
-        model,
-        form: { ...fields, stream: true, file: new Multipart.FormFile(file, { filename }) }
-      },
-      TranscriptStream.open,
-      options
+    const form = { ...fields, stream: true, file: new Multipart.FormFile(file, { filename }) }
+    return Guarded.heard(
+      client.guards,
+      callOf(client, { operation, model, stream: true, tenant: options?.tenant }),
+      Operation.events(
+        client,
+        resilience,
+        { operation, method: "post", path: ["audio", "transcriptions"], model, form },
+        TranscriptStream.open,
+        options
+      ),
+      ReplyTexts.listen
     )
   }
 

@@ -9,16 +9,14 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import {
-  type Call,
-  type Conversation,
-  Guards,
-  LlmError,
-  Rescue,
-  type Resilience,
-  ResponseCache,
-  Usage
-} from "@llm/core"
+import type * as Call from "@llm/core/Call"
+import type * as Conversation from "@llm/core/Conversation"
+import type * as Guards from "@llm/core/Guards"
+import * as LlmError from "@llm/core/LlmError"
+import * as Rescue from "@llm/core/Rescue"
+import type * as Resilience from "@llm/core/Resilience"
+import * as ResponseCache from "@llm/core/ResponseCache"
+import * as Usage from "@llm/core/Usage"
 import type {
   ChatCompletionCreateParamsNonStreaming,
   ChatCompletionMessageParam
@@ -27,6 +25,8 @@ import * as ChatStream from "./internal/chatStream.ts"
 import * as EventStream from "./internal/eventStream.ts"
 import * as Guarded from "./internal/guarded.ts"
 import type * as Operation from "./internal/operation.ts"
+import * as Placed from "./internal/placed.ts"
+import * as ReplyTexts from "./internal/replyTexts.ts"
 import * as RescuedStream from "./internal/rescue.ts"
 import {
   callOf,
@@ -133,7 +133,7 @@ const withToolCallIds = (json: unknown): unknown =>
     : json
 
 /** The tokens of a reply; `undefined` where the server did not tell. */
-export const usageOf = (reply: ChatCompletion): Usage.Usage | undefined => Usage.fromWire(reply.usage)
+export const usageOf = (reply: ChatCompletion): Usage.Usage | undefined => Usage.fromReply(reply)
 
 /** The text of a reply's first choice, or the empty string. */
 export const textOf = (reply: ChatCompletion): string => reply.choices[0].message.content ?? ""
@@ -172,11 +172,12 @@ const callFor = (
 
 const decoder = new TextDecoder()
 
+const route = { method: "post", path: "/chat/completions" } as const
+
 /** `chat.create`: the whole reply, through guards and cache where there are any. */
 export const create = (
   client: OpenAiClient["Service"],
   resilience: Resilience.Resilience["Service"],
-  guards: Guards.Service = Guards.none,
   cache: ResponseCache.Service = ResponseCache.none
 ) => {
   const bodyOf = (request: Guards.JsonObject) => (model: string | undefined) =>
@@ -190,7 +191,7 @@ export const create = (
   const exchange = (request: Guards.JsonObject) => {
     const body = bodyOf(request)
     return Effect.fnUntraced(function* (attempt: Resilience.Attempt) {
-      const reply = yield* client.exchange(attempt, { method: "post", path: "/chat/completions", body })
+      const reply = yield* client.exchange(attempt, { ...route, body })
       const bytes = yield* readBytes(reply)
       const json = read(yield* parseJson(bytes, reply, attempt))
       if (json === undefined) {
@@ -206,25 +207,37 @@ export const create = (
     })
   }
 
+  const run = (call: Call.Call, body: Guards.JsonObject) =>
+    Placed.run(client, call, { ...route, body }, (there) => resilience.run(there, exchange(body)))
+
   const direct = (call: Call.Call, request: Guards.JsonObject) =>
-    Effect.map(resilience.run(call, exchange(request)), ({ json }) => json)
+    Effect.map(run(call, request), ({ head, json }) => ({ value: json, exchange: head }))
 
   const cached = Effect.fnUntraced(function* (call: Call.Call, request: Guards.JsonObject) {
     let own: ChatCompletion | undefined
     const reply = yield* cache.run({ call, body: bodyOf(request)(call.model) }, (shared) =>
-      Effect.map(resilience.run(shared, exchange(request)), ({ bytes, head, json }) => {
+      Effect.map(run(shared, request), ({ bytes, head, json }) => {
         own = json
         return { _tag: "Whole" as const, ...head, body: bytes, usage: () => usageOf(json) }
       })
     )
     const json = own ?? (reply._tag === "Whole" ? read(JSON.parse(decoder.decode(reply.body))) : undefined)
-    return json ?? (yield* Effect.die(new Error("the cache gave another kind of reply than it was given")))
+    if (json === undefined) {
+      return yield* Effect.die(new Error("the cache gave another kind of reply than it was given"))
+    }
+    return { value: json, exchange: reply }
   })
 
-  const run = cache === ResponseCache.none ? direct : cached
+  const answer = cache === ResponseCache.none ? direct : cached
   return (request: Request, options?: CallOptions): Effect.Effect<ChatCompletion, LlmError.CallError> =>
     Effect.scoped(
-      Guarded.whole(guards, callFor(client, "chat.create", request, options), { ...request }, run, textOf)
+      Guarded.whole(
+        client.guards,
+        callFor(client, "chat.create", request, options),
+        { ...request },
+        answer,
+        ReplyTexts.of
+      )
     )
 }
 
@@ -314,7 +327,7 @@ class Accumulator {
     }
     if (chunk.usage !== null && chunk.usage !== undefined) {
       this.usage = chunk.usage
-      const usage = Usage.fromWire(chunk.usage)
+      const usage = Usage.fromReply(chunk)
       if (usage !== undefined) events.push({ _tag: "Usage", usage })
     }
   }
@@ -374,12 +387,14 @@ class Accumulator {
   }
 }
 
+/** How many were asked for. */
+const choicesOf = ({ n }: Guards.JsonObject): number => (typeof n === "number" ? n : 1)
+
 /** `chat.stream`: the reply as it is written. */
 export const stream = (
   client: OpenAiClient["Service"],
   resilience: Resilience.Resilience["Service"],
-  policy: Rescue.Policy = Rescue.none,
-  guards: Guards.Service = Guards.none
+  policy: Rescue.Policy = Rescue.none
 ) => {
   const openStream = (
     call: Call.Call,
@@ -394,9 +409,8 @@ export const stream = (
         ...(client.streamUsage?.(deployment) === false ? {} : { stream_options: { include_usage: true } })
       })
     const ask = (attempt: Resilience.Attempt, sent: OpenAiRequest["body"], kept: boolean) =>
-      Effect.flatMap(
-        client.exchange(attempt, { method: "post", path: "/chat/completions", body: sent }),
-        (reply) => ChatStream.open(attempt, reply, choices, kept)
+      Effect.flatMap(client.exchange(attempt, { ...route, body: sent }), (reply) =>
+        ChatStream.open(attempt, reply, choices, kept)
       )
     return policy === Rescue.none
       ? resilience.run(call, (attempt) =>
@@ -410,9 +424,12 @@ export const stream = (
           ask: (attempt, sent) => ask(attempt, () => sent, true)
         })
   }
-  const run = (call: Call.Call, request: Guards.JsonObject, choices: number) =>
+  const open = (call: Call.Call, request: Guards.JsonObject, choices: number) =>
+    Placed.run(client, call, { ...route, body: request }, (there) => openStream(there, request, choices))
+  const run = (call: Call.Call, request: Guards.JsonObject, onExchange: Guarded.OnExchange) =>
     Stream.unwrap(
-      Effect.map(openStream(call, request, choices), (opened) => {
+      Effect.map(open(call, request, choicesOf(request)), (opened) => {
+        onExchange(opened.head)
         const accumulator = new Accumulator()
         let first: ChatStream.Step | undefined = opened.first
         let completed = false
@@ -448,10 +465,10 @@ export const stream = (
     options?: CallOptions
   ): Stream.Stream<ChatEvent, LlmError.CallError | LlmError.StreamInterrupted> =>
     Guarded.streamed(
-      guards,
+      client.guards,
       callFor(client, "chat.stream", request, options),
       { ...request },
-      (call, body) => run(call, body, request.n ?? 1),
-      (event) => (event._tag === "Completed" ? textOf(event.reply) : undefined)
+      run,
+      () => (event) => (event._tag === "Completed" ? ReplyTexts.of(event.reply) : undefined)
     )
 }

@@ -8,11 +8,14 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { LlmError, type Resilience, Usage } from "@llm/core"
+import * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
+import * as Usage from "@llm/core/Usage"
 import { endianness } from "node:os"
 import type { EmbeddingCreateParams } from "openai/resources/embeddings"
 import { withRequestId } from "./internal/context.ts"
 import * as EmbeddingInput from "./internal/embeddingInput.ts"
+import * as Guarded from "./internal/guarded.ts"
 import type * as Operation from "./internal/operation.ts"
 import { callOf, type OpenAiClient, parseJson, readBytes } from "./OpenAiClient.ts"
 
@@ -160,7 +163,7 @@ export const create = (client: OpenAiClient["Service"], resilience: Resilience.R
     })
   }
 
-  return (request: Request, options?: CallOptions): Effect.Effect<Embeddings, LlmError.CallError> => {
+  const embed = (request: Request, options?: CallOptions): Effect.Effect<Embeddings, LlmError.CallError> => {
     const { model } = request
     const contextAfter = (attempts: number): LlmError.Context => ({
       provider: client.provider,
@@ -213,7 +216,36 @@ export const create = (client: OpenAiClient["Service"], resilience: Resilience.R
       })
     })
   }
+
+  const { guards } = client
+  if (guards?.seesRequests !== true) return embed
+  // They see all items at once, before they are split.
+  return (request: Request, options?: CallOptions): Effect.Effect<Embeddings, LlmError.CallError> => {
+    const { model } = request
+    const asked = { operation: "embeddings.create", model, stream: false, tenant: options?.tenant }
+    const shown = { ...request }
+    return Effect.flatMap(Guarded.before(guards, callOf(client, asked), shown), ({ body }) => {
+      if (body === shown) return embed(request, options)
+      return isRequest(body)
+        ? embed(body, options)
+        : Effect.die(new Error("a guard made of a request for embeddings what is none"))
+    })
+  }
 }
+
+const isRequest = Schema.is(
+  Schema.Struct({
+    model: Schema.String,
+    input: Schema.Union([
+      Schema.String,
+      Schema.Array(Schema.String),
+      Schema.Array(Schema.Finite),
+      Schema.Array(Schema.Array(Schema.Finite))
+    ]),
+    dimensions: Schema.optionalKey(Schema.Finite),
+    user: Schema.optionalKey(Schema.String)
+  })
+)
 
 const estimated = (tokens: number): Usage.Usage => ({
   ...Usage.zero,

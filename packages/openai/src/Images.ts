@@ -6,13 +6,17 @@
  */
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { type LlmError, type Resilience, Usage } from "@llm/core"
+import type * as Stream from "effect/Stream"
+import type * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
+import * as Usage from "@llm/core/Usage"
 import type {
   ImageCreateVariationParams,
   ImageEditParamsNonStreaming,
   ImageGenerateParamsNonStreaming
 } from "openai/resources/images"
 import type { Content, Streamed } from "./internal/content.ts"
+import * as ImageStream from "./internal/imageStream.ts"
 import * as Multipart from "./internal/multipart.ts"
 import * as Operation from "./internal/operation.ts"
 import type { OpenAiClient } from "./OpenAiClient.ts"
@@ -50,6 +54,18 @@ export interface VaryRequest extends Omit<ImageCreateVariationParams, "image"> {
   readonly image: Picture
 }
 
+/** One picture to be drawn before the eyes of its reader. */
+export interface GenerateStreamRequest extends Omit<GenerateRequest, "n" | "response_format"> {
+  /** How many drafts come before the picture, from 0 to 3; fewer where it is done before. */
+  readonly partial_images?: number | null | undefined
+}
+
+/** The same for pictures to be changed. */
+export interface EditStreamRequest extends Omit<EditRequest, "n" | "response_format"> {
+  /** How many drafts come before the picture, from 0 to 3; fewer where it is done before. */
+  readonly partial_images?: number | null | undefined
+}
+
 /** What is no part of a request. */
 export type CallOptions = Operation.CallOptions
 
@@ -83,7 +99,7 @@ export type Images = typeof Images.Type
 const isImages = Schema.is(Images)
 
 /** The bytes of a picture; `undefined` where it came as a URL, or is not base64. */
-export const bytesOf = ({ b64_json }: Image): Uint8Array | undefined => {
+export const bytesOf = ({ b64_json }: Pick<Image, "b64_json">): Uint8Array | undefined => {
   if (b64_json == null || b64_json === "") return undefined
   const bytes = Buffer.alloc(Buffer.byteLength(b64_json, "base64"))
   // What is not base64 is skipped, and fewer bytes are written.
@@ -132,6 +148,46 @@ export const generate =
       options
     )
 
+/**
+ * An event of a picture, by its name on the wire: drafts (`….partial_image`), each whole and finer than the last,
+ * and `….completed`, which comes exactly once, last, with the picture and its usage. `bytesOf` gives their bytes.
+ * `type` is `unknown` for one that this version does not know.
+ */
+export type Event = ImageStream.Event
+
+/**
+ * `images.generate` as it is drawn.
+ *
+ * Fails like a call until the first draft, then with `StreamInterrupted`: so too where it ends without
+ * `image_generation.completed`.
+ */
+export const generateStream =
+  (client: OpenAiClient["Service"], resilience: Resilience.Resilience["Service"]) =>
+  (
+    request: GenerateStreamRequest,
+    options?: CallOptions
+  ): Stream.Stream<Event, LlmError.CallError | LlmError.StreamInterrupted> =>
+    Operation.events(
+      client,
+      resilience,
+      {
+        operation: "images.generate",
+        method: "post",
+        path: ["images", "generations"],
+        model: request.model ?? undefined,
+        body: { ...request, stream: true }
+      },
+      ImageStream.open,
+      options
+    )
+
+/** The pictures of a request as parts of a form. */
+const picturesOf = ({ image, markup, mask }: Pick<EditRequest, "image" | "markup" | "mask">) => ({
+  image: "file" in image ? formFile(image) : image.map(formFile),
+  mask: mask === undefined ? undefined : formFile(mask),
+  markup: markup === undefined ? undefined : formFile(markup)
+})
+
 /** `images.edit`: pictures changed by a description. */
 export const edit =
   (client: OpenAiClient["Service"], resilience: Resilience.Resilience["Service"]) =>
@@ -147,14 +203,30 @@ export const edit =
         method: "post",
         path: ["images", "edits"],
         model: fields.model ?? undefined,
-        form: {
-          ...fields,
-          image: "file" in image ? formFile(image) : image.map(formFile),
-          mask: mask === undefined ? undefined : formFile(mask),
-          markup: markup === undefined ? undefined : formFile(markup)
-        },
+        form: { ...fields, ...picturesOf({ image, markup, mask }) },
         ...reply
       },
+      options
+    )
+
+/** `images.edit` as it is drawn; fails as `generateStream` does, without `image_edit.completed`. */
+export const editStream =
+  (client: OpenAiClient["Service"], resilience: Resilience.Resilience["Service"]) =>
+  (
+    { image, markup, mask, ...fields }: EditStreamRequest,
+    options?: CallOptions
+  ): Stream.Stream<Event, LlmError.CallError | LlmError.StreamInterrupted> =>
+    Operation.events(
+      client,
+      resilience,
+      {
+        operation: "images.edit",
+        method: "post",
+        path: ["images", "edits"],
+        model: fields.model ?? undefined,
+        form: { ...fields, stream: true, ...picturesOf({ image, markup, mask }) }
+      },
+      ImageStream.open,
       options
     )
 
@@ -183,6 +255,8 @@ export const vary =
 /** All of them over one client and its policies. */
 export const make = (client: OpenAiClient["Service"], resilience: Resilience.Resilience["Service"]) => ({
   generate: generate(client, resilience),
+  generateStream: generateStream(client, resilience),
   edit: edit(client, resilience),
+  editStream: editStream(client, resilience),
   vary: vary(client, resilience)
 })

@@ -27,7 +27,8 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import { LlmError, type Resilience } from "@llm/core"
+import * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
 import * as ModelEnds from "./internal/modelEnds.ts"
 import * as Operation from "./internal/operation.ts"
 import type { OpenAiClient } from "./OpenAiClient.ts"
@@ -106,21 +107,22 @@ export interface Defaults {
   readonly plan: string
   /** Sound to text; `gpt-transcribe` unless told. */
   readonly transcribe: string
+  /** Texts to vectors; `text-embedding-3-small` unless told. */
+  readonly embed: string
 }
 
 const defaultsOf = ({
   chat = "gpt-6-luna",
+  embed = "text-embedding-3-small",
   plan = chat,
   transcribe = "gpt-transcribe"
-}: Partial<Defaults>) => ({
-  chat,
-  plan,
-  transcribe
-})
+}: Partial<Defaults>): Defaults => ({ chat, plan, transcribe, embed })
+
+const untold = defaultsOf({})
 
 /** Which model a program asks where nobody has chosen one. The operations themselves always name theirs. */
 export const DefaultModels = Context.Reference<Defaults>("@llm/openai/Models/DefaultModels", {
-  defaultValue: () => defaultsOf({})
+  defaultValue: () => untold
 })
 
 /** Defaults from code. */
@@ -143,6 +145,12 @@ export const defaultsConfig: Config.Config<Defaults> = Config.all({
     })
   )
 )
+
+/** What a Layer has told, else the environment; fails where a variable is no name. */
+export const defaults: Effect.Effect<Defaults, Config.ConfigError> = Effect.gen(function* () {
+  const told = yield* DefaultModels
+  return told === untold ? yield* defaultsConfig : told
+})
 
 /** Defaults from the environment; fails where a variable is no name. */
 export const layerDefaultsConfig: Layer.Layer<never, Config.ConfigError> = Layer.effect(

@@ -3,7 +3,8 @@
  */
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { LlmError, Resilience } from "@llm/core"
+import type * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
 import type { ModerationCreateParams } from "openai/resources/moderations"
 import * as Operation from "./internal/operation.ts"
 import type { OpenAiClient } from "./OpenAiClient.ts"

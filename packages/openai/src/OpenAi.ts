@@ -28,7 +28,11 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import { Guards, type LlmError, Rescue, Resilience, ResponseCache } from "@llm/core"
+import * as Guards from "@llm/core/Guards"
+import type * as LlmError from "@llm/core/LlmError"
+import * as Rescue from "@llm/core/Rescue"
+import * as Resilience from "@llm/core/Resilience"
+import * as ResponseCache from "@llm/core/ResponseCache"
 import * as Audio from "./Audio.ts"
 import * as Batches from "./Batches.ts"
 import * as ChatCompletions from "./ChatCompletions.ts"
@@ -37,10 +41,14 @@ import { CreationJournal } from "./CreationJournal.ts"
 import * as Embeddings from "./Embeddings.ts"
 import * as Files from "./Files.ts"
 import * as Images from "./Images.ts"
+import * as Placed from "./internal/placed.ts"
+import * as Recorded from "./internal/recorded.ts"
 import * as Models from "./Models.ts"
 import * as Moderations from "./Moderations.ts"
 import * as OpenAiClient from "./OpenAiClient.ts"
 import * as Passthrough from "./Passthrough.ts"
+import * as Placement from "./Placement.ts"
+import * as Realtime from "./Realtime.ts"
 import * as Responses from "./Responses.ts"
 import * as Uploads from "./Uploads.ts"
 import * as VectorStoreBuilder from "./VectorStoreBuilder.ts"
@@ -106,6 +114,12 @@ export class OpenAi extends Context.Service<
         /** Deletes expired stores and the files that were only in them; a dry run unless told. */
         readonly sweep: ReturnType<typeof VectorStoreSweep.sweep>
       }
+    /** A WebSocket of the Realtime API: its frames are the caller's to read. */
+    readonly realtime: {
+      readonly connect: (
+        request: Realtime.Request
+      ) => Effect.Effect<Realtime.Connection, LlmError.CallError, Scope.Scope>
+    }
     readonly responses: Responses.Responses
     /** Any request as bytes, for a gateway. */
     readonly raw: (
@@ -115,17 +129,20 @@ export class OpenAi extends Context.Service<
 >()("@llm/openai/OpenAi") {}
 
 const make = Effect.gen(function* () {
-  const client = Models.warning(yield* OpenAiClient.OpenAiClient)
+  const placed = Placed.placing(
+    Models.warning(Recorded.recording(yield* OpenAiClient.OpenAiClient)),
+    (yield* Placement.Placement) ?? Placement.makeMemory()
+  )
+  const client = { ...placed, guards: yield* Guards.Guards }
   const resilience = yield* Resilience.Resilience
   const rescue = yield* Rescue.Rescue
-  const guards = yield* Guards.Guards
   const cache = yield* ResponseCache.ResponseCache
   return OpenAi.of({
     audio: Audio.make(client, resilience),
     batches: Batches.make(client, resilience),
     chat: {
-      create: ChatCompletions.create(client, resilience, guards, cache),
-      stream: ChatCompletions.stream(client, resilience, rescue, guards)
+      create: ChatCompletions.create(client, resilience, cache),
+      stream: ChatCompletions.stream(client, resilience, rescue)
     },
     conversations: Conversations.make(client, resilience),
     embeddings: { create: Embeddings.create(client, resilience) },
@@ -139,6 +156,7 @@ const make = Effect.gen(function* () {
       ...VectorStoreBuilder.make(client, resilience, yield* CreationJournal),
       sweep: VectorStoreSweep.sweep(client, resilience)
     },
+    realtime: { connect: Realtime.connect(client, resilience) },
     responses: Responses.make(client, resilience),
     raw: Passthrough.send(client, resilience, cache, rescue)
   })

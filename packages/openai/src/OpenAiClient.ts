@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * The SDK builds and signs the request; an undici pool carries it, without the SDK's retries and timer.
+ * The SDK builds and signs the request; a `Transport` carries it, without the SDK's retries and timer.
  * What comes back is a `Reply`: status, headers and a body that is read piece by piece. Every way in
  * which an exchange can break is an `LlmError` here, and nowhere else.
  *
@@ -19,13 +19,20 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import { ErrorResponse, LlmError, Redaction, type Call, type Resilience } from "@llm/core"
-import OpenAI from "openai"
+import * as ErrorResponse from "@llm/core/ErrorResponse"
+import type * as Guards from "@llm/core/Guards"
+import * as LlmError from "@llm/core/LlmError"
+import * as Redaction from "@llm/core/Redaction"
+import type * as Call from "@llm/core/Call"
+import type * as Resilience from "@llm/core/Resilience"
 import { BodyStream, type Pieces } from "./internal/bodyStream.ts"
 import { SourceFailed } from "./internal/content.ts"
 import { withRequestId } from "./internal/context.ts"
-import { type ByteSource, type HeaderRecord, makePool, type Pool } from "./internal/pool.ts"
+import type { Place } from "./internal/placed.ts"
+import type { ByteSource } from "./internal/byteSource.ts"
 import { type Kind, type Method, RequestBuilder } from "./internal/requestBuilder.ts"
+import * as WebSocket from "./internal/socket.ts"
+import * as Transport from "./Transport.ts"
 
 /** Where calls go and in whose name. */
 export interface Options {
@@ -67,7 +74,7 @@ export interface Reply {
   /** By lower-case name. */
   readonly header: (name: string) => string | undefined
   /** As they came, by lower-case name. */
-  readonly headers: HeaderRecord
+  readonly headers: Transport.HeaderRecord
   /**
    * The next bytes, as many as there are; `undefined` at the end of the body.
    * Fails with `TimedOut` where a clock of the attempt ran out, else with `ConnectionFailed`.
@@ -82,6 +89,18 @@ export interface Reply {
   readonly received: () => void
   /** Calls back once when `poll` may have something new; `undefined` takes the listener back. */
   readonly onChange: (listener: (() => void) | undefined) => void
+  /** Is shown what the reply says, where somebody wants to know which deployment keeps what. */
+  readonly learn?: ((json: unknown) => Effect.Effect<void>) | undefined
+}
+
+/** One WebSocket handshake. */
+export interface SocketRequest extends Pick<Request, "path" | "headers"> {
+  readonly protocols?: ReadonlyArray<string> | undefined
+}
+
+/** A WebSocket whose handshake is over: frames go over the socket as they are, without extensions. */
+export interface Connected extends Pick<WebSocket.Opened, "socket" | "protocol"> {
+  readonly requestId: string | undefined
 }
 
 /** The service that makes exchanges. */
@@ -90,6 +109,12 @@ export class OpenAiClient extends Context.Service<
   {
     readonly provider: string
     readonly deployment: string
+    /** The names of all of them, where there are several. */
+    readonly deployments?: ReadonlyArray<string> | undefined
+    /** Puts a call where the things are kept that it names; absent where they are all in one account. */
+    readonly place?: Place | undefined
+    /** Look at all that carries a body, and at all that a model says; nobody does unless they are there. */
+    readonly guards?: Guards.Service | undefined
     /** Whether a deployment takes `stream_options`; without it all do. */
     readonly streamUsage?: ((deployment: string) => boolean) | undefined
     /** Makes one exchange; the connection is given up when the scope closes before the body's end. */
@@ -97,10 +122,15 @@ export class OpenAiClient extends Context.Service<
       attempt: Resilience.Attempt,
       request: Request
     ) => Effect.Effect<Reply, LlmError.ExchangeError, Scope.Scope>
+    /** Opens a WebSocket; it is destroyed when the scope closes. */
+    readonly socket: (
+      attempt: Resilience.Attempt,
+      request: SocketRequest
+    ) => Effect.Effect<Connected, LlmError.ExchangeError, Scope.Scope>
   }
 >()("@llm/openai/OpenAiClient") {}
 
-/** Codes of Node and undici, by what they mean. */
+/** Codes of Node, by what they mean. */
 const connectionReasons: ReadonlyMap<string, typeof LlmError.ConnectionReason.Type> = new Map([
   ["ENOTFOUND", "dns"],
   ["EAI_AGAIN", "dns"],
@@ -109,22 +139,19 @@ const connectionReasons: ReadonlyMap<string, typeof LlmError.ConnectionReason.Ty
   ["ENETUNREACH", "refused"],
   ["ECONNRESET", "reset"],
   ["EPIPE", "reset"],
-  ["UND_ERR_SOCKET", "reset"],
-  ["UND_ERR_RES_CONTENT_LENGTH_MISMATCH", "reset"]
+  ["HPE_INVALID_EOF_STATE", "reset"]
 ])
 
 const codeOf = (error: unknown): string | undefined => {
   if (!(error instanceof Error)) return undefined
-  if ("code" in error && typeof error.code === "string") return error.code
-  // undici's parser errors come without their code; a body that ends too early is one of them.
-  if (error.name === "HTTPParserError")
-    return /Invalid EOF/u.test(error.message) ? "UND_ERR_SOCKET" : "HPE_INVALID"
-  return codeOf(error.cause)
+  return "code" in error && typeof error.code === "string" ? error.code : codeOf(error.cause)
 }
 
 const messageOf = (error: unknown): string => {
   if (!(error instanceof Error)) return "unknown transport error"
-  return error.message === "" && error.cause !== undefined ? messageOf(error.cause) : error.message
+  if (error.message !== "") return error.message
+  // Of a host with several addresses, each was tried.
+  return messageOf(error instanceof AggregateError ? error.errors[0] : error.cause)
 }
 
 const connectionError = (
@@ -135,10 +162,10 @@ const connectionError = (
 ): LlmError.TransportError => {
   const context = withRequestId(attempt.context, requestId)
   const code = codeOf(error)
-  if (code === "UND_ERR_CONNECT_TIMEOUT" || code === "ETIMEDOUT") {
+  if (code === "ETIMEDOUT") {
     return new LlmError.TimedOut({ ...context, phase: "connect", limit: attempt.limits.connect })
   }
-  if (code !== undefined && /^(?:UND_ERR_HEADERS_OVERFLOW|HPE_)/u.test(code)) {
+  if (code?.startsWith("HPE_") === true && !connectionReasons.has(code)) {
     return new LlmError.MalformedResponse({ ...context, detail: `not HTTP as it should be (${code})` })
   }
   const tls =
@@ -228,7 +255,9 @@ export const parseJson = (
         })
       )
     }
-    if (!isErrorBody(json)) return Effect.succeed(json)
+    if (!isErrorBody(json)) {
+      return reply.learn === undefined ? Effect.succeed(json) : Effect.as(reply.learn(json), json)
+    }
     return Effect.flatMap(Clock.currentTimeMillis, (now) =>
       Effect.fail(ErrorResponse.fromEvent(json, now, withRequestId(attempt.context, reply.requestId)))
     )
@@ -246,7 +275,7 @@ export const isErrorBody = (json: unknown): boolean =>
 
 const makeReply = (
   status: number,
-  record: HeaderRecord,
+  record: Transport.HeaderRecord,
   source: ByteSource,
   attempt: Resilience.Attempt
 ): Reply => {
@@ -296,9 +325,12 @@ const readerOf = (
 
 /** One deployment's key, base URL and pool; the pool is closed with the scope. */
 const connect = Effect.fnUntraced(function* (options: Options) {
+  const open = yield* Transport.Transport
   // Opened with the first exchange: the connect timeout is the attempt's, the pool is the client's.
-  let pool: Pool | undefined
-  yield* Effect.addFinalizer(() => Effect.promise(async () => pool?.destroy()))
+  let pool: Transport.Pool | undefined
+  yield* Effect.addFinalizer(() => Effect.sync(() => pool?.destroy()))
+  // Only here, so that a program that may never call does not load it.
+  const { OpenAI } = yield* Effect.promise(() => import("openai/client"))
   const builder = new RequestBuilder(
     new OpenAI({
       apiKey: Redacted.value(options.apiKey),
@@ -319,7 +351,7 @@ const connect = Effect.fnUntraced(function* (options: Options) {
     request: Request
   ): Effect.Effect<Reply, LlmError.ExchangeError, Scope.Scope> => {
     const body = request.body === undefined ? null : request.body(attempt.call.model)
-    // Opened when it is sent, and closed with the exchange: undici leaves one alone that it never began.
+    // Opened when it is sent, and closed with the exchange.
     let upload: BodyStream | undefined
     let source: ByteSource | undefined
     const giveUp = () => {
@@ -330,11 +362,11 @@ const connect = Effect.fnUntraced(function* (options: Options) {
       Effect.callback((resume) => {
         // A clock that runs out after commitment has no fiber to interrupt: it ends the reading.
         if (attempt.call.stream) attempt.signal.addEventListener("abort", giveUp, { once: true })
-        pool ??= makePool({ connectTimeout: attempt.limits.connect })
+        pool ??= open({ connectTimeout: attempt.limits.connect })
         const whole = body === null || typeof body === "string" || body instanceof Uint8Array
         const opened = pool.exchange(
           kind,
-          headersOf(kind, request, attempt),
+          headersOf(kind, request, attempt, whole ? undefined : body.size),
           whole ? body : (upload ??= new BodyStream(body, attempt)),
           (status, headers) => {
             upload?.release()
@@ -366,7 +398,61 @@ const connect = Effect.fnUntraced(function* (options: Options) {
     )
   }
 
-  return exchange
+  const socket = (
+    attempt: Resilience.Attempt,
+    request: SocketRequest
+  ): Effect.Effect<Connected, LlmError.ExchangeError, Scope.Scope> => {
+    let giveUp: (() => void) | undefined
+    let connected: Connected | undefined
+    const close = () => {
+      giveUp?.()
+      connected?.socket.destroy()
+    }
+    const shake = (kind: Kind): Effect.Effect<Connected, LlmError.ExchangeError> =>
+      Effect.callback((resume) => {
+        const { path, headers } = request
+        const sent = headersOf(kind, { method: "get", path, headers }, attempt, undefined)
+        const lookUp = (told: Transport.HeaderRecord) => (name: string) => {
+          const value = told[name]
+          return typeof value === "string" ? value : value?.[0]
+        }
+        giveUp = WebSocket.open(kind, sent, request.protocols ?? [], attempt.limits.connect, {
+          // Nothing is generated by a handshake: one that broke may always be made again.
+          failed: (error) => resume(Effect.fail(connectionError(error, false, attempt))),
+          refused: ({ body, headers: told, status }) => {
+            attempt.observe(lookUp(told))
+            const answer = { status, header: lookUp(told), body }
+            resume(
+              Effect.flatMap(Clock.currentTimeMillis, (now) =>
+                Effect.fail(
+                  status < 400
+                    ? new LlmError.MalformedResponse({
+                        ...attempt.context,
+                        status,
+                        detail: "an answer in place of a WebSocket handshake"
+                      })
+                    : ErrorResponse.fromHttp({ ...answer, now }, attempt.context)
+                )
+              )
+            )
+          },
+          opened: ({ headers: told, protocol, socket: opened }) => {
+            attempt.observe(lookUp(told))
+            connected = { socket: opened, protocol, requestId: lookUp(told)("x-request-id") }
+            resume(Effect.succeed(connected))
+          }
+        })
+      })
+    const build = Effect.tryPromise({
+      try: () => builder.build("get", request.path, false),
+      catch: (error) => connectionError(error, false, attempt)
+    })
+    return Effect.flatMap(Effect.scope, (scope) =>
+      Effect.andThen(Scope.addFinalizer(scope, Effect.sync(close)), Effect.flatMap(build, shake))
+    )
+  }
+
+  return { exchange, socket }
 })
 
 /** Makes the client; its connections are closed with the scope. */
@@ -375,7 +461,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     provider: options.provider ?? "openai",
     deployment: options.deployment ?? "default",
     streamUsage: () => options.streamUsage ?? true,
-    exchange: yield* connect(options)
+    ...(yield* connect(options))
   })
 })
 
@@ -388,23 +474,22 @@ export const makeDeployments = Effect.fnUntraced(function* (deployments: Deploym
   const withoutUsage = new Set(
     deployments.filter(({ streamUsage }) => streamUsage === false).map(({ deployment }) => deployment)
   )
-  const exchanges = new Map(
+  const connections = new Map(
     yield* Effect.forEach(deployments, (options) =>
-      Effect.map(connect(options), (exchange) => [options.deployment, exchange] as const)
+      Effect.map(connect(options), (connection) => [options.deployment, connection] as const)
     )
   )
+  const unknown = ({ call }: Resilience.Attempt) =>
+    Effect.die(new Error(`no deployment is called "${call.deployment}": the router knows one more`))
   return OpenAiClient.of({
     provider: first.provider ?? "openai",
     deployment: first.deployment,
+    deployments: [...connections.keys()],
     streamUsage: (deployment) => !withoutUsage.has(deployment),
-    exchange: (attempt, request) => {
-      const exchange = exchanges.get(attempt.call.deployment)
-      return exchange === undefined
-        ? Effect.die(
-            new Error(`no deployment is called "${attempt.call.deployment}": the router knows one more`)
-          )
-        : exchange(attempt, request)
-    }
+    exchange: (attempt, request) =>
+      connections.get(attempt.call.deployment)?.exchange(attempt, request) ?? unknown(attempt),
+    socket: (attempt, request) =>
+      connections.get(attempt.call.deployment)?.socket(attempt, request) ?? unknown(attempt)
   })
 })
 
@@ -420,12 +505,15 @@ export interface Deployment extends Options {
 const headersOf = (
   kind: Kind,
   request: Request,
-  attempt: Resilience.Attempt
+  attempt: Resilience.Attempt,
+  /** In bytes, of a body in pieces: it may differ between deployments. */
+  size: number | undefined
 ): Readonly<Record<string, string>> => {
   if (attempt.number === 1 && request.headers === undefined) return kind.headers
   const headers: Record<string, string> = { ...kind.headers }
   for (const [name, value] of Object.entries(request.headers ?? {})) headers[name.toLowerCase()] = value
   headers["x-stainless-retry-count"] = String(attempt.number - 1)
+  if (size !== undefined) headers["content-length"] = String(size)
   return headers
 }
 

@@ -11,22 +11,23 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import {
-  type Call,
-  ErrorResponse,
-  type LlmError,
-  Rescue,
-  type Resilience,
-  ResponseCache,
-  Usage
-} from "@llm/core"
+import type * as Call from "@llm/core/Call"
+import * as ErrorResponse from "@llm/core/ErrorResponse"
+import type * as LlmError from "@llm/core/LlmError"
+import * as Rescue from "@llm/core/Rescue"
+import type * as Resilience from "@llm/core/Resilience"
+import * as ResponseCache from "@llm/core/ResponseCache"
+import * as Usage from "@llm/core/Usage"
+import type { Pieces } from "./internal/bodyStream.ts"
 import * as ByteReply from "./internal/byteReply.ts"
 import { SourceFailed } from "./internal/content.ts"
 import { withRequestId } from "./internal/context.ts"
 import { withModel } from "./internal/modelName.ts"
 import * as ChatStream from "./internal/chatStream.ts"
 import * as EventStream from "./internal/eventStream.ts"
+import * as GuardedRelay from "./internal/guardedRelay.ts"
 import { Once } from "./internal/once.ts"
+import * as Placed from "./internal/placed.ts"
 import * as PlainStream from "./internal/plainStream.ts"
 import * as RescuedStream from "./internal/rescue.ts"
 import * as ResponseStream from "./internal/responseStream.ts"
@@ -48,6 +49,8 @@ export interface Upload {
   /** Of the whole body, such as a form's with its boundary. */
   readonly contentType: string
   readonly stream: Stream.Stream<Uint8Array, unknown>
+  /** The same body for a deployment that calls the model otherwise; sent as it is where that is unknown. */
+  readonly renamed?: ((model: string) => Pick<Upload, "size" | "stream">) | undefined
 }
 
 /** How a stream says that it is an answer, and that it is whole. `sse` stands for any other. */
@@ -76,14 +79,28 @@ export interface RawRequest extends Omit<Request, "body">, What {
   readonly choices?: number | undefined
 }
 
-/** A reply to relay: a whole body, or whole events as they come; and where it came from. */
-export type RawReply = ResponseCache.Reply & {
-  /** The call as its deployment was asked; `undefined` where the reply was there already, or is another's. */
-  readonly call: Call.Call | undefined
-}
+/** As `ResponseCache.Relay`; fails with `GuardRefused` where a guard refuses what the stream said. */
+export type Relay = (
+  sink: Sink
+) => Effect.Effect<
+  Effect.Success<ReturnType<ResponseCache.Relay>>,
+  Effect.Error<ReturnType<ResponseCache.Relay>> | LlmError.GuardRefused
+>
 
-const usageIn = (json: unknown): Usage.Usage | undefined =>
-  typeof json === "object" && json !== null && "usage" in json ? Usage.fromWire(json.usage) : undefined
+/** A reply to relay: a whole body, or whole events as they come; and where it came from. */
+export type RawReply = ResponseCache.Head &
+  (
+    | Extract<ResponseCache.Body, { readonly _tag: "Whole" }>
+    | {
+        readonly _tag: "Events"
+        /** To be called once. */
+        readonly relay: Relay
+      }
+  ) &
+  Pick<ResponseCache.Reply, "outcome" | "age"> & {
+    /** The call as its deployment was asked; `undefined` where the reply was there already, or is another's. */
+    readonly call: Call.Call | undefined
+  }
 
 /** A body that is held. */
 type Plain = string | Uint8Array
@@ -106,7 +123,11 @@ const openStream = (
   request: RawRequest,
   attempt: Resilience.Attempt,
   reply: Reply
-): Effect.Effect<Pick<EventStream.Opened<unknown>, "head" | "relay">, LlmError.ExchangeError> => {
+): Effect.Effect<
+  Pick<EventStream.Opened<unknown>, "head" | "relay">,
+  LlmError.ExchangeError,
+  Scope.Scope
+> => {
   switch (protocolOf(request)) {
     case "chat":
       return ChatStream.open(attempt, reply, request.choices ?? 1)
@@ -174,7 +195,10 @@ const headersOf = ({ body, headers }: RawRequest): Request["headers"] =>
         ...(body.size === undefined ? {} : { "content-length": String(body.size) })
       }
 
-const piecesOf = ({ stream }: Upload, once: Once | undefined): Stream.Stream<Uint8Array, SourceFailed> =>
+const piecesOf = (
+  { stream }: Pick<Upload, "stream">,
+  once: Once | undefined
+): Stream.Stream<Uint8Array, SourceFailed> =>
   Stream.suspend(() => {
     once?.begin()
     return Stream.catchCause(stream, (cause) =>
@@ -182,7 +206,15 @@ const piecesOf = ({ stream }: Upload, once: Once | undefined): Stream.Stream<Uin
     )
   })
 
-/** Relays one request; through the cache where there is one and the request has a body. */
+/** An upload for the model as a deployment calls it. */
+const uploadFor =
+  ({ model: asked }: RawRequest, body: Upload, once: Once | undefined) =>
+  (model: string | undefined): Pieces => {
+    const sent = model === undefined || model === asked ? body : (body.renamed?.(model) ?? body)
+    return { size: sent.size, pieces: piecesOf(sent, once) }
+  }
+
+/** Relays one request; through the client's guards, and through the cache where there is one and the request has a body. */
 export const send = (
   client: OpenAiClient["Service"],
   resilience: Resilience.Resilience["Service"],
@@ -200,7 +232,7 @@ export const send = (
           ? undefined
           : isPlain(body)
             ? bodyFor(request, body)
-            : () => ({ size: body.size, pieces: piecesOf(body, once) })
+            : uploadFor(request, body, once)
     }
     const exchange = Effect.fnUntraced(function* (
       attempt: Resilience.Attempt
@@ -218,7 +250,7 @@ export const send = (
       }
       const bytes = yield* readBytes(reply)
       const json = yield* parseJson(bytes, reply, attempt)
-      const usage = () => usageIn(json)
+      const usage = () => Usage.fromReply(json)
       if (isCreation(request) && isFailedResponse(json)) {
         const now = yield* Clock.currentTimeMillis
         const context = withRequestId(attempt.context, reply.requestId)
@@ -252,8 +284,8 @@ export const send = (
         eventsOf
       )
   }
-  return (request: RawRequest): Effect.Effect<RawReply, LlmError.CallError, Scope.Scope> => {
-    const call = callOf(client, {
+  const callFor = (request: RawRequest) =>
+    callOf(client, {
       id: request.id,
       operation: request.operation,
       model: request.model,
@@ -267,15 +299,32 @@ export const send = (
       inputTokens: request.inputTokens,
       maxOutputTokens: request.maxOutputTokens
     })
+  const relay = (
+    call: Call.Call,
+    request: RawRequest
+  ): Effect.Effect<RawReply, LlmError.CallError, Scope.Scope> => {
     let asked: Call.Call | undefined
-    const produced = produce(request, (answering) => {
+    const { body, cached = true, method, path } = request
+    const ask = produce(request, (answering) => {
       asked = answering
     })
-    const { body, cached = true } = request
+    const named = { method, path, body: isPlain(body) ? body : undefined }
+    const produced = (shared: Call.Call) => Placed.run(client, shared, named, ask)
     const reply =
       cache === ResponseCache.none || !cached || !isPlain(body) || isStateful(request, body)
         ? Effect.map(produced(call), fresh)
         : cache.run({ call, body }, produced)
     return Effect.map(reply, (answer) => ({ ...answer, call: asked }))
+  }
+  const { guards } = client
+  return (request: RawRequest): Effect.Effect<RawReply, LlmError.CallError, Scope.Scope> => {
+    const call = callFor(request)
+    return guards === undefined || (!guards.seesRequests && !guards.seesReplies)
+      ? relay(call, request)
+      : Effect.flatMap(GuardedRelay.before(guards, call, request), (seen) =>
+          Effect.flatMap(relay(seen.call, seen.request), (reply) =>
+            GuardedRelay.after(guards, seen.call, seen.request, reply)
+          )
+        )
   }
 }

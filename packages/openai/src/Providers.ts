@@ -24,11 +24,12 @@
  * if (answer !== 'no provider is called "olama"; known are ollama, openai') throw new Error(String(answer))
  * ```
  */
-import * as Config from "effect/Config"
+import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import * as Models from "./Models.ts"
 import type * as OpenAi from "./OpenAi.ts"
 import * as Provider from "./Provider.ts"
 
@@ -76,13 +77,10 @@ export const make = (providers: Iterable<Provider.Provider["Service"]>): Provide
   })
 }
 
-/** `OPENAI_MODEL`, else the model for small work. */
-const model = Config.withDefault(Config.NonEmptyString("OPENAI_MODEL"), "gpt-6-luna")
-
 /**
  * With `openai`, over the OpenAI service at hand.
  *
- * @param options its models: `OPENAI_MODEL`, else `gpt-6-luna`, and `text-embedding-3-small` unless told
+ * @param options its models: those of `Models.defaults` (`chat`, `embed`) unless told
  */
 export const layer = (
   options: Partial<Omit<Provider.Options, "name" | "dialect">> = {}
@@ -92,8 +90,8 @@ export const layer = (
     Effect.gen(function* () {
       const openai = yield* Provider.make({
         ...options,
-        model: options.model ?? (yield* model),
-        embeddingModel: options.embeddingModel ?? "text-embedding-3-small"
+        model: options.model ?? (yield* Models.defaults).chat,
+        embeddingModel: options.embeddingModel ?? (yield* Models.DefaultModels).embed
       })
       return make([openai])
     })

@@ -29,21 +29,30 @@
  * if (text === "") throw new Error("no answer")
  * ```
  */
-import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
-import { ErrorResponse, LlmError, type Resilience, Usage } from "@llm/core"
+import type * as Stream from "effect/Stream"
+import type * as Call from "@llm/core/Call"
+import * as ErrorResponse from "@llm/core/ErrorResponse"
+import type * as Guards from "@llm/core/Guards"
+import * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
+import * as Usage from "@llm/core/Usage"
 import type { InputItemListParams } from "openai/resources/responses/input-items"
 import type { InputTokenCountParams } from "openai/resources/responses/input-tokens"
 import type {
   ResponseCreateParamsNonStreaming,
   ResponseRetrieveParamsNonStreaming
 } from "openai/resources/responses/responses"
+import * as Citations from "./internal/citation.ts"
 import { withRequestId } from "./internal/context.ts"
+import * as EventStream from "./internal/eventStream.ts"
+import * as Guarded from "./internal/guarded.ts"
 import * as Operation from "./internal/operation.ts"
+import * as Placed from "./internal/placed.ts"
 import * as Polling from "./internal/polling.ts"
+import * as ReplyTexts from "./internal/replyTexts.ts"
 import type * as ResponseEvent from "./internal/responseEvent.ts"
 import * as ResponseObject from "./internal/responseObject.ts"
 import * as ResponseStream from "./internal/responseStream.ts"
@@ -135,6 +144,25 @@ export const textOf = (response: Response): string =>
 export const refusalOf = (response: Response): string | undefined =>
   partsOf(response).find(isRefusal)?.refusal
 
+/**
+ * Where a text has something from: a file of a `file_search`, a page of a `web_search`, a file that a container
+ * wrote. `unknown` for what this version does not know, whose `raw` is what came.
+ */
+export type Citation = Citations.Citation
+
+/** Reads one annotation, such as that of the event `response.output_text.annotation.added`. */
+export const citationOf: (annotation: unknown) => Citation = Citations.read
+
+/** The citations of a response, each with the text that its indexes count in; in the model's order. */
+export const citationsOf = (
+  response: Response
+): ReadonlyArray<{ readonly text: string; readonly citation: Citation }> =>
+  partsOf(response)
+    .filter(isOutputText)
+    .flatMap(({ annotations, text }) =>
+      (annotations ?? []).map((annotation) => ({ text, citation: Citations.read(annotation) }))
+    )
+
 /** The functions that the model wants called, in its order. */
 export const functionCallsOf = ({ output }: Response): ReadonlyArray<FunctionCall> =>
   output.filter(isFunctionCall)
@@ -144,7 +172,7 @@ export const reasoningSummaryOf = ({ output }: Response): ReadonlyArray<string> 
   output.filter(isReasoning).flatMap(({ summary }) => (summary ?? []).map(({ text }) => text))
 
 /** The tokens of a response, cached and reasoning ones told apart; `undefined` where the server did not tell. */
-export const usageOf = (response: Response): Usage.Usage | undefined => Usage.fromWire(response.usage)
+export const usageOf = (response: Response): Usage.Usage | undefined => Usage.fromReply(response)
 
 /** Whether a response in the background is still on its way. */
 export const isPending = ({ status }: Response): boolean => status === "queued" || status === "in_progress"
@@ -177,7 +205,7 @@ const failureOf = ({ error }: Response, context: LlmError.Context): Effect.Effec
  * A response that has `failed` is the typed error that it tells, and retried where that may help.
  */
 const create = (client: Client, resilience: Pipe) => {
-  const exchange = (request: Request) => {
+  const exchange = (request: Guards.JsonObject) => {
     const body = (model: string | undefined) => JSON.stringify({ ...request, model, stream: false })
     return Effect.fnUntraced(function* (attempt: Resilience.Attempt) {
       const reply = yield* client.exchange(attempt, { method: "post", path: "/responses", body })
@@ -189,11 +217,25 @@ const create = (client: Client, resilience: Pipe) => {
       }
       const error = json.status === "failed" ? yield* failureOf(json, context) : undefined
       attempt.report({ error, usage: () => usageOf(json) })
-      return error === undefined ? json : yield* error
+      return error === undefined
+        ? { value: json, exchange: EventStream.headOf(attempt, reply) }
+        : yield* error
     })
   }
+  const run = (call: Call.Call, body: Guards.JsonObject) =>
+    Placed.run(client, call, { method: "post", path: "/responses", body }, (there) =>
+      resilience.run(there, exchange(body))
+    )
   return (request: Request, options?: CallOptions): Effect.Effect<Response, LlmError.CallError> =>
-    Effect.scoped(resilience.run(callFor(client, "responses.create", request, options), exchange(request)))
+    Effect.scoped(
+      Guarded.whole(
+        client.guards,
+        callFor(client, "responses.create", request, options),
+        { ...request },
+        run,
+        ReplyTexts.of
+      )
+    )
 }
 
 // ---------------------------------------------------------------------------
@@ -210,26 +252,10 @@ export type Event = ResponseStream.Event
 /** An event that this version does not know. */
 export type UnknownEvent = ResponseEvent.Unknown
 
-const read = (options: ResumedStream.Options) =>
-  Stream.unwrap(
-    Effect.map(ResumedStream.open(options), ({ first, next }) => {
-      let begun = false
-      const step = Effect.suspend(() => {
-        if (begun) return next
-        begun = true
-        return Effect.succeed(first)
-      })
-      type Pull = Effect.Effect<
-        readonly [Event, ...Array<Event>],
-        LlmError.StreamInterrupted | LlmError.BudgetExceeded | Cause.Done
-      >
-      const pull: Pull = Effect.flatMap(step, (found): Pull => {
-        if (found === undefined) return Cause.done()
-        const [head, ...tail] = found.chunks
-        return head === undefined ? pull : Effect.succeed([head, ...tail])
-      })
-      return Stream.fromPull(Effect.succeed(pull))
-    })
+/** Reads a stream where what it names is kept. */
+const read = (client: Client, asked: Placed.Asked, options: ResumedStream.Options) =>
+  EventStream.told(
+    Placed.run(client, options.call, asked, (call) => ResumedStream.open({ ...options, call }))
   )
 
 /** Opens the stream of a stored response. */
@@ -253,18 +279,33 @@ const stream =
   (
     request: Request,
     options?: CallOptions
-  ): Stream.Stream<Event, LlmError.CallError | LlmError.StreamInterrupted> => {
-    const body = (model: string | undefined) => JSON.stringify({ ...request, model, stream: true })
-    return read({
-      resilience,
-      call: callFor(client, "responses.stream", request, options),
-      begin: (attempt) =>
-        Effect.flatMap(client.exchange(attempt, { method: "post", path: "/responses", body }), (reply) =>
-          ResponseStream.open(attempt, reply)
-        ),
-      resume: openStored(client)
-    })
-  }
+  ): Stream.Stream<Event, LlmError.CallError | LlmError.StreamInterrupted> =>
+    Guarded.streamed(
+      client.guards,
+      callFor(client, "responses.stream", request, options),
+      { ...request },
+      (call, seen, onExchange) => {
+        const body = (model: string | undefined) => JSON.stringify({ ...seen, model, stream: true })
+        return read(
+          client,
+          { method: "post", path: "/responses", body: seen },
+          {
+            resilience,
+            call,
+            begin: (attempt) =>
+              Effect.flatMap(
+                client.exchange(attempt, { method: "post", path: "/responses", body }),
+                (reply) => {
+                  onExchange(EventStream.headOf(attempt, reply))
+                  return ResponseStream.open(attempt, reply)
+                }
+              ),
+            resume: openStored(client)
+          }
+        )
+      },
+      ReplyTexts.listen
+    )
 
 /**
  * `responses.resume`: the stream of a response in the background, from the event after `startingAfter` on;
@@ -277,19 +318,20 @@ const resume =
     { deadline, startingAfter, tenant }: ResumeOptions = {}
   ): Stream.Stream<Event, LlmError.CallError | LlmError.StreamInterrupted> => {
     const stored = openStored(client)
-    return read({
-      resilience,
-      call: callOf(client, {
-        operation: "responses.resume",
-        stream: true,
-        replaySafe: true,
-        deadline,
-        tenant
-      }),
-      begin: stored(id, startingAfter),
-      resume: stored,
-      id
+    const asked = { method: "get", path: `/responses/${encodeURIComponent(id)}` }
+    const call = callOf(client, {
+      operation: "responses.resume",
+      stream: true,
+      replaySafe: true,
+      deadline,
+      tenant
     })
+    return Guarded.heard(
+      client.guards,
+      call,
+      read(client, asked, { resilience, call, begin: stored(id, startingAfter), resume: stored, id }),
+      ReplyTexts.listen
+    )
   }
 
 // ---------------------------------------------------------------------------
@@ -317,6 +359,26 @@ const look = (
     options
   )
 
+/** A stored response, once the guards have let it pass. */
+const shown = (
+  client: Client,
+  operation: string,
+  response: Response,
+  options: CallOptions | undefined,
+  requestId?: string
+): Effect.Effect<Response, LlmError.GuardRefused> => {
+  const call = callOf(client, {
+    operation,
+    stream: false,
+    deadline: options?.deadline,
+    tenant: options?.tenant
+  })
+  return Effect.as(
+    Guarded.after(client.guards, call, ReplyTexts.of(response), { attempts: 1, requestId }),
+    response
+  )
+}
+
 /** `responses.retrieve`: a response as it is now, also one that has failed. */
 const retrieve =
   (client: Client, resilience: Pipe) =>
@@ -325,7 +387,9 @@ const retrieve =
     request: RetrieveRequest = {},
     options?: CallOptions
   ): Effect.Effect<Response, LlmError.CallError> =>
-    Effect.map(look(client, resilience, id, request, options), ({ value }) => value)
+    Effect.flatMap(look(client, resilience, id, request, options), ({ requestId, value }) =>
+      shown(client, "responses.retrieve", value, options, requestId)
+    )
 
 /** `responses.delete`: fails with `NotFound` where there is none, unless an earlier attempt has deleted it. */
 const remove =
@@ -349,18 +413,21 @@ const remove =
 const cancel =
   (client: Client, resilience: Pipe) =>
   (id: string, options?: CallOptions): Effect.Effect<Response, LlmError.CallError> =>
-    Operation.json(
-      client,
-      resilience,
-      {
-        operation: "responses.cancel",
-        method: "post",
-        path: ["responses", id, "cancel"],
-        replaySafe: true,
-        accepts: isResponse,
-        noun: "a response"
-      },
-      options
+    Effect.flatMap(
+      Operation.json(
+        client,
+        resilience,
+        {
+          operation: "responses.cancel",
+          method: "post",
+          path: ["responses", id, "cancel"],
+          replaySafe: true,
+          accepts: isResponse,
+          noun: "a response"
+        },
+        options
+      ),
+      (response) => shown(client, "responses.cancel", response, options)
     )
 
 /** `responses.inputItems`: what a response was made of, page by page, as far as the stream is read. */
@@ -426,7 +493,9 @@ const wait = (client: Client, resilience: Pipe) =>
     const { deployment, provider } = client
     const context = { provider, deployment, operation: "responses.wait", attempts: 0 }
     const response = yield* Polling.until(
-      look(client, resilience, id, {}, options),
+      Effect.tap(look(client, resilience, id, {}, options), ({ requestId, value }) =>
+        shown(client, "responses.wait", value, options, requestId)
+      ),
       (now) => !isPending(now),
       context,
       options

@@ -39,7 +39,9 @@ import * as Result from "effect/Result"
 import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
-import { InvalidSetting, LlmError, Redaction } from "@llm/core"
+import * as InvalidSetting from "@llm/core/InvalidSetting"
+import * as LlmError from "@llm/core/LlmError"
+import * as Redaction from "@llm/core/Redaction"
 import type {
   ChatCompletionFunctionTool,
   ChatCompletionToolChoiceOption

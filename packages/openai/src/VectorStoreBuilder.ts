@@ -13,7 +13,8 @@ import * as Exit from "effect/Exit"
 import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import { LlmError, Resilience } from "@llm/core"
+import * as LlmError from "@llm/core/LlmError"
+import * as Resilience from "@llm/core/Resilience"
 import type { FileCreateParams } from "openai/resources/vector-stores/files"
 import type { JournalFailed, Open, Service as Journal } from "./CreationJournal.ts"
 import * as Files from "./Files.ts"
@@ -56,6 +57,8 @@ export interface Outcome {
   readonly filename: string
   /** The file, once it can be found; else why not: a failed upload, or what the index says of it. */
   readonly result: Result.Result<Files.File, LlmError.CallError>
+  /** The file as it went up, also where it cannot be found; `undefined` where the upload failed. */
+  readonly uploaded: Files.File | undefined
 }
 
 /** A store that can be searched. */
@@ -285,8 +288,9 @@ export const make = (
         return {
           store,
           files: uploads.map(({ filename, result }): Outcome => {
-            const bad = Result.isSuccess(result) ? unindexed.get(result.success.id) : undefined
-            return { filename, result: bad === undefined ? result : Result.fail(indexError(bad)) }
+            const uploaded = Result.getOrUndefined(result)
+            const bad = uploaded === undefined ? undefined : unindexed.get(uploaded.id)
+            return { filename, uploaded, result: bad === undefined ? result : Result.fail(indexError(bad)) }
           })
         }
       })

@@ -8,7 +8,8 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
-import type { LlmError, Resilience } from "@llm/core"
+import type * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
 import type {
   FileBatchCreateParams,
   FileBatchListFilesParams

@@ -55,7 +55,7 @@ const protocols: ReadonlyArray<Spoken> = [
   },
   {
     name: "responses",
-    open: (attempt, pieces) => ResponseStream.open(attempt, replyOf(pieces)),
+    open: (attempt, pieces) => Effect.scoped(ResponseStream.open(attempt, replyOf(pieces))),
     event: delta,
     end: completed
   },

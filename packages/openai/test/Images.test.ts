@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Logger } from "effect"
+import { Deferred, Effect, Logger, Stream } from "effect"
 import { Images, OpenAi } from "@llm/openai"
 import { Scenario, Simulator } from "@llm/simulator"
 import { once } from "node:events"
@@ -148,4 +148,89 @@ describe("vary", () => {
       )
     }).pipe(Effect.provide(Upstream.simulated()))
   )
+})
+
+describe("as they are drawn", () => {
+  it.live("drafts come before the picture, which is the one that comes in one piece", () =>
+    Effect.gen(function* () {
+      const { editStream, generate, generateStream } = yield* images
+      const events = yield* Stream.runCollect(generateStream({ ...request, partial_images: 2 }))
+      assert.deepStrictEqual(
+        events.map(({ type }) => type),
+        ["image_generation.partial_image", "image_generation.partial_image", "image_generation.completed"]
+      )
+      const [first, second, last] = events
+      assert.strictEqual(first?.type === "image_generation.partial_image" ? first.partial_image_index : -1, 0)
+      assert.strictEqual(
+        second?.type === "image_generation.partial_image" ? second.partial_image_index : -1,
+        1
+      )
+      if (last?.type !== "image_generation.completed") return assert.fail("expected a picture")
+      assert.strictEqual(last.b64_json, (yield* generate(request)).data[0].b64_json)
+      assert.strictEqual(png(Images.bytesOf(last)), "PNG")
+      assert.strictEqual(last.size, "16x16")
+      const edited = yield* Stream.runCollect(
+        editStream({ ...request, image: yield* drawn, partial_images: 1 })
+      )
+      assert.deepStrictEqual(
+        edited.map(({ type }) => type),
+        ["image_edit.partial_image", "image_edit.completed"]
+      )
+    }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
+  it.live("is asked again until its first draft", () =>
+    Effect.gen(function* () {
+      const { script } = yield* Simulator.Simulator
+      const { generateStream } = yield* images
+      yield* script(Scenario.sequence(["status:503", "cut:0"]))
+      const last = yield* Effect.flatMap(Stream.runLast(generateStream(request)), Effect.fromOption)
+      assert.strictEqual(last.type, "image_generation.completed")
+    }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
+  it.live.each(["cut:1", "no-finish", "cut:1;abrupt"])("ends without the picture: %s", (fault) =>
+    Effect.gen(function* () {
+      const { script } = yield* Simulator.Simulator
+      const { generateStream } = yield* images
+      yield* script(Scenario.always(fault))
+      const seen: Array<Images.Event> = []
+      const error = yield* generateStream({ ...request, partial_images: 2 }).pipe(
+        Stream.runForEach((event) => Effect.sync(() => seen.push(event))),
+        Effect.flip
+      )
+      assert.strictEqual(error._tag, "StreamInterrupted")
+      assert.isTrue(seen.length > 0 && seen.every(({ type }) => type === "image_generation.partial_image"))
+    }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
+  it.live("unknown events are kept, and half a picture is none", () => {
+    const completed = { type: "image_generation.completed", b64_json: "AQID", sparkle: true }
+    const saying = (...events: ReadonlyArray<object>) => ({ events: events.map((data) => ({ data })) })
+    const script = {
+      fixtures: [
+        {
+          reply: [
+            saying({ type: "image_generation.mood", mood: "blue" }, completed),
+            saying({ type: "image_generation.completed" })
+          ]
+        }
+      ]
+    } as const
+    return Effect.gen(function* () {
+      const { generateStream } = yield* images
+      assert.deepStrictEqual<unknown>(yield* Stream.runCollect(generateStream(request)), [
+        {
+          type: "unknown",
+          name: "image_generation.mood",
+          raw: { type: "image_generation.mood", mood: "blue" }
+        },
+        completed
+      ])
+      assert.strictEqual(
+        (yield* Effect.flip(Stream.runDrain(generateStream(request))))._tag,
+        "MalformedResponse"
+      )
+    }).pipe(Effect.provide(Upstream.simulated({ simulator: { script } })))
+  })
 })

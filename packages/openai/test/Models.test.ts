@@ -194,7 +194,8 @@ describe("a model that ends", () => {
     const exchange = Models.warning({
       provider: "openai",
       deployment: "default",
-      exchange: () => Effect.die("not sent")
+      exchange: () => Effect.die("not sent"),
+      socket: () => Effect.die("not opened")
     }).exchange
     return Effect.gen(function* () {
       const resilience = yield* Resilience.Resilience

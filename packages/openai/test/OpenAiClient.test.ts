@@ -70,7 +70,8 @@ describe("connection", () => {
       assert.deepInclude({ ...error }, { _tag: "TimedOut", phase: "connect", limit: 30, attempts: 1 })
       assert.isTrue(error.retryable)
       assert.isTrue(error.replaySafe)
-      assert.strictEqual(server.accepted(), 1)
+      // On a busy machine the clock may be faster than the server's accept.
+      assert.isAtMost(server.accepted(), 1)
       assertSilent(error)
     })
   )
@@ -88,6 +89,29 @@ describe("connection", () => {
       }).pipe(Effect.provide(Upstream.at(server.url)))
       assert.strictEqual(server.heads.length, 3)
       assert.isAbove(server.accepted(), 1)
+    })
+  )
+
+  it.live("one whose stream was read to its end serves the next", () =>
+    Effect.gen(function* () {
+      const event = JSON.stringify({
+        id: "1",
+        created: 1,
+        model: "m",
+        choices: [{ index: 0, delta: { role: "assistant", content: "hi" }, finish_reason: "stop" }]
+      })
+      const chunk = (text: string) => `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`
+      const server = yield* RawServer.make(({ socket }) =>
+        socket.write(
+          `HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n${chunk(`data: ${event}\n\n`)}${chunk("data: [DONE]\n\n")}0\r\n\r\n`
+        )
+      )
+      yield* Effect.gen(function* () {
+        const openai = yield* OpenAi.OpenAi
+        for (const _ of [1, 2, 3]) yield* Stream.runDrain(openai.chat.stream(question()))
+      }).pipe(Effect.provide(Upstream.at(server.url)))
+      assert.strictEqual(server.heads.length, 3)
+      assert.strictEqual(server.accepted(), 1)
     })
   )
 

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Effect, Layer } from "effect"
-import { Dialect, Provider, Providers } from "@llm/openai"
+import { Dialect, Models, Provider, Providers } from "@llm/openai"
 import { Simulator } from "@llm/simulator"
 import * as Upstream from "./support/Upstream.ts"
 
@@ -40,6 +40,27 @@ describe("the registry", () => {
         ["gpt-6-sol"]
       )
     }).pipe(Effect.provide(Registry({ OPENAI_MODEL: "gpt-6-sol" })))
+  )
+
+  it.live("asks the models that a program has chosen in code, whatever the environment says", () =>
+    Effect.gen(function* () {
+      const providers = yield* Providers.Providers
+      const openai = yield* providers.get("openai")
+      yield* openai.generate({ message: "Hello." })
+      yield* openai.embed(["one"])
+      const { journal } = yield* Simulator.Simulator
+      assert.deepStrictEqual(
+        (yield* journal.entries).map(({ model }) => model),
+        ["gpt-6.1-terra", "text-embedding-3-large"]
+      )
+    }).pipe(
+      Effect.provide(
+        Layer.provide(
+          Registry({ OPENAI_MODEL: "gpt-6-sol" }),
+          Models.layerDefaults({ chat: "gpt-6.1-terra", embed: "text-embedding-3-large" })
+        )
+      )
+    )
   )
 
   it.live("names those that are known where one is not", () =>

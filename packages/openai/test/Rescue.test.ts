@@ -665,6 +665,7 @@ describe("whatever the cut, and whatever the second answer", () => {
     const client = OpenAiClient.OpenAiClient.of({
       provider: "openai",
       deployment: "default",
+      socket: () => Effect.die("not opened"),
       exchange: (attempt, { body }) =>
         Effect.suspend(() => {
           if (++requests === 1) return Effect.succeed(replyWith(of.whole, of.cut))

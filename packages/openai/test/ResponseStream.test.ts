@@ -112,7 +112,7 @@ const relay = (pieces: ReadonlyArray<Uint8Array>, options?: FakeReply.Options): 
         const opened = yield* ResponseStream.open(attempt, FakeReply.make(pieces, options))
         committed = true
         return yield* opened.relay(sink)
-      })
+      }).pipe(Effect.scoped)
     )
     assert.strictEqual(sink.unwelcome(), 0)
     return { bytes: Buffer.from(sink.bytes()).toString(), error: failureOf(exit), committed, reports }

@@ -193,6 +193,72 @@ describe("create", () => {
     })
   )
 
+  it.live("citations have types, and the text that they stand in; unknown ones are kept", () =>
+    Effect.gen(function* () {
+      const known = [
+        { type: "file_citation", file_id: "file-1", filename: "a.md", index: 3 },
+        { type: "url_citation", url: "https://example.com/a", title: "A", start_index: 0, end_index: 2 },
+        {
+          type: "container_file_citation",
+          container_id: "cntr_1",
+          file_id: "cfile_1",
+          filename: "b.csv",
+          start_index: 0,
+          end_index: 1
+        },
+        { type: "file_path", file_id: "file-2", index: 1, extra: true }
+      ] as const
+      const strange = [{ type: "dream" }, { type: "file_citation", file_id: 7 }, "none"]
+      const part = (text: string, annotations: ReadonlyArray<unknown>) => ({
+        type: "output_text",
+        text,
+        annotations
+      })
+      const output = [
+        {
+          type: "message",
+          id: "msg_1",
+          role: "assistant",
+          content: [part("one", known), part("two", strange)]
+        },
+        { type: "message", id: "msg_2", role: "assistant", content: [{ type: "output_text", text: "three" }] }
+      ]
+      const response = yield* (yield* answeredWith(wire({ output }))).exit
+      assert.deepStrictEqual<unknown>(Responses.citationsOf(response), [
+        ...known.map((citation) => ({ text: "one", citation })),
+        { text: "two", citation: { type: "unknown", name: "dream", raw: strange[0] } },
+        { text: "two", citation: { type: "unknown", name: "file_citation", raw: strange[1] } },
+        { text: "two", citation: { type: "unknown", name: "", raw: "none" } }
+      ])
+      const [first] = Responses.citationsOf(response)
+      if (first?.citation.type !== "file_citation") return assert.fail("expected a file")
+      const name: string | null | undefined = first.citation.filename
+      assert.strictEqual(name, "a.md")
+    })
+  )
+
+  it.live("a file that was searched is cited, whole and in the stream", () =>
+    Effect.gen(function* () {
+      const openai = yield* OpenAi.OpenAi
+      const file = new TextEncoder().encode("The ferry leaves at nine.")
+      const { store } = yield* openai.vectorStores.createFromFiles({
+        files: [{ filename: "ferry.txt", file }]
+      })
+      const search = question({ tools: [{ type: "file_search" as const, vector_store_ids: [store.id] }] })
+      const filenames = (citations: ReadonlyArray<Responses.Citation>) =>
+        citations.map((citation) => (citation.type === "file_citation" ? citation.filename : citation.type))
+      const response = yield* openai.responses.create(search)
+      assert.deepStrictEqual(filenames(Responses.citationsOf(response).map(({ citation }) => citation)), [
+        "ferry.txt"
+      ])
+      const events = yield* Stream.runCollect(openai.responses.stream(search))
+      const told = events.flatMap((event) =>
+        event.type === "response.output_text.annotation.added" ? [Responses.citationOf(event.annotation)] : []
+      )
+      assert.deepStrictEqual(filenames(told), ["ferry.txt"])
+    }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
   it.live("unknown items, parts and fields are kept", () =>
     Effect.gen(function* () {
       const output = [

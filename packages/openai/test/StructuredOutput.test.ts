@@ -1,8 +1,8 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { Effect, Schema, type Scope, Stream } from "effect"
 import { LlmError } from "@llm/core"
-import { type OpenAi, StructuredOutput } from "@llm/openai"
-import { Simulator } from "@llm/simulator"
+import { OpenAi, type Responses, StructuredOutput } from "@llm/openai"
+import { type Script, Simulator } from "@llm/simulator"
 import type * as RawServer from "./support/RawServer.ts"
 import * as ScriptedChat from "./support/ScriptedChat.ts"
 import * as Upstream from "./support/Upstream.ts"
@@ -201,4 +201,147 @@ describe("stream", () => {
       })
     )
   )
+})
+
+describe("over responses", () => {
+  const request = { model: "gpt-6-luna", input: "Plan a move.", text: { verbosity: "low" as const } }
+  const asked = { via: "responses", schema: Plan, request } as const
+
+  /** The simulator, whose model says these things in turn. */
+  const saying = (...reply: readonly [Script.Reply, ...Array<Script.Reply>]) =>
+    Upstream.simulated({ simulator: { script: { fixtures: [{ reply }] } } })
+
+  it.live("asks in strict mode, decodes the reply, and has the types of responses", () =>
+    Effect.gen(function* () {
+      const { journal } = yield* Simulator.Simulator
+      const result = yield* StructuredOutput.generate({ ...asked, schema: Steps, name: "plan" })
+      expectTypeOf(result.value.title).toEqualTypeOf<string>()
+      expectTypeOf(result.reply).toEqualTypeOf<Responses.Response>()
+      assert.isTrue(result.value.steps.every(({ days }) => Number.isInteger(days)))
+      assert.strictEqual(result.reply.status, "completed")
+      assert.isTrue(result.usage?.exact)
+      const [entry] = yield* journal.entries
+      assert.strictEqual(entry?.path, "/v1/responses")
+      const text: unknown = Reflect.get(Object(entry?.body), "text")
+      assert.include(JSON.stringify(text), `"verbosity":"low"`)
+      assert.include(
+        JSON.stringify(text),
+        `"format":{"type":"json_schema","name":"plan","schema":{"type":"object"`
+      )
+      assert.include(JSON.stringify(text), `"strict":true`)
+    }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
+  it.live.each([
+    ["a refusal", { refusal: "I am sorry." }, "Refused", "sorry"],
+    ["what was cut off, though it would decode", { text: good, fault: "length" }, "OutputInvalid", "cut off"],
+    ["a filtered reply", { text: good, fault: "content-filter" }, "ContentFiltered", "filter"],
+    ["what is no JSON", { text: `Sure! ${good}` }, "OutputInvalid", "not valid JSON"],
+    ["what does not decode", { text: bad }, "OutputInvalid", "steps: "],
+    ["a prototype", { text: good.replace("{", `{"__proto__":{},`) }, "OutputInvalid", "__proto__"]
+  ] as const)("refuses %s, one-shot and streamed", ([, reply, tag, words]) =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(StructuredOutput.generate(asked))
+      assert.strictEqual(error._tag, tag)
+      assert.include(error._tag === "Refused" ? error.refusal : error.message, words)
+      if (error._tag === "OutputInvalid" && "text" in reply && !("fault" in reply))
+        assert.strictEqual(error.text, reply.text)
+      assert.strictEqual((yield* Effect.flip(Stream.runDrain(StructuredOutput.stream(asked))))._tag, tag)
+    }).pipe(Effect.provide(saying(reply)))
+  )
+
+  it.live("shows the model once what is wrong, and sums the usage", () =>
+    Effect.gen(function* () {
+      const { journal } = yield* Simulator.Simulator
+      const { repaired, usage: used, value } = yield* StructuredOutput.generate({ ...asked, repair: true })
+      assert.deepStrictEqual(value, plan)
+      assert.isTrue(repaired)
+      const [first, second] = yield* journal.entries
+      assert.isAbove(used?.outputTokens ?? 0, 0)
+      assert.deepStrictEqual(Reflect.get(Object(first?.body), "input"), "Plan a move.")
+      const turns: unknown = Reflect.get(Object(second?.body), "input")
+      assert.isTrue(Array.isArray(turns) && turns.length === 3)
+      assert.include(JSON.stringify(turns), "That output is not valid")
+    }).pipe(Effect.provide(saying({ text: bad }, { text: good })))
+  )
+
+  it.live("in a conversation, which has kept its output, the model is shown only what is wrong", () =>
+    Effect.gen(function* () {
+      const { journal } = yield* Simulator.Simulator
+      const openai = yield* OpenAi.OpenAi
+      const conversation = yield* openai.conversations.create({})
+      const { value } = yield* StructuredOutput.generate({
+        ...asked,
+        request: { ...request, conversation: conversation.id },
+        repair: true
+      })
+      assert.deepStrictEqual(value, plan)
+      const last = (yield* journal.entries).at(-1)
+      const turns: unknown = Reflect.get(Object(last?.body), "input")
+      assert.isTrue(Array.isArray(turns) && turns.length === 1)
+    }).pipe(
+      Effect.provide(
+        Upstream.simulated({
+          simulator: {
+            script: {
+              fixtures: [{ when: { path: "/v1/responses" }, reply: [{ text: bad }, { text: good }] }]
+            }
+          }
+        })
+      )
+    )
+  )
+
+  it.live("grows to the value, and ends with it decoded", () =>
+    Effect.gen(function* () {
+      const events = [...(yield* Stream.runCollect(StructuredOutput.stream(asked)))]
+      const values = events.flatMap((event) => (event._tag === "Partial" ? [event.value] : []))
+      assert.isAbove(values.length, 1)
+      assert.deepStrictEqual(values.at(-1), JSON.parse(good))
+      const last = events.at(-1)
+      assert.deepStrictEqual(last?._tag === "Completed" ? last.result.value : undefined, plan)
+    }).pipe(Effect.provide(saying({ text: good })))
+  )
+
+  it.live("a stream that breaks off is StreamInterrupted", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(Stream.runDrain(StructuredOutput.stream(asked)))
+      assert.strictEqual(error._tag, "StreamInterrupted")
+    }).pipe(Effect.provide(saying({ text: good, fault: "cut:4" })))
+  )
+
+  it.live("what a model writes before its answer is not the output", () => {
+    const message = (id: string, text: string) => ({
+      type: "message",
+      id,
+      role: "assistant",
+      status: "completed",
+      content: [{ type: "output_text", text, annotations: [] }]
+    })
+    const response = (status: string, output: ReadonlyArray<object>) => ({
+      id: "resp_1",
+      object: "response",
+      created_at: 1,
+      model: "gpt-6-luna",
+      status,
+      output
+    })
+    const whole = response("completed", [message("msg_1", "Let me see."), message("msg_2", good)])
+    const delta = (item_id: string, output_index: number, text: string) => ({
+      data: { type: "response.output_text.delta", item_id, output_index, content_index: 0, delta: text }
+    })
+    const events = [
+      { data: { type: "response.created", response: response("in_progress", []) } },
+      delta("msg_1", 0, "Let me see."),
+      delta("msg_2", 1, good),
+      { data: { type: "response.completed", response: whole } }
+    ]
+    const script = { fixtures: [{ when: { stream: true }, reply: { events } }, { reply: { json: whole } }] }
+    return Effect.gen(function* () {
+      assert.deepStrictEqual((yield* StructuredOutput.generate(asked)).value, plan)
+      const all = yield* Stream.runCollect(StructuredOutput.stream(asked))
+      assert.deepStrictEqual(all.at(-2), { _tag: "Partial", value: JSON.parse(good) })
+      assert.strictEqual(all.at(-1)?._tag, "Completed")
+    }).pipe(Effect.provide(Upstream.simulated({ simulator: { script } })))
+  })
 })

@@ -98,6 +98,19 @@ describe("createFromFiles", () => {
         ["found", "RequestTooLarge", "InvalidRequest"]
       )
       assert.deepInclude(store.file_counts, { completed: 1, failed: 1, total: 2 })
+      // Whoever is told of a file that cannot be found is told its id too: it can be deleted.
+      const uploaded = files.map((file) => file.uploaded?.id)
+      assert.strictEqual(uploaded[1], undefined)
+      const left = yield* there
+      assert.sameMembers(
+        [...left.files],
+        uploaded.flatMap((id) => id ?? [])
+      )
+      assert.lengthOf(left.files, 2)
+      const openai = yield* OpenAi.OpenAi
+      const recovered = yield* openai.vectorStores.recover({ includeUnsure: true })
+      assert.deepStrictEqual(recovered, { vectorStores: [], files: [], unsure: [] })
+      assert.deepStrictEqual(yield* there, left)
     }).pipe(Effect.provide(simulated))
   )
 

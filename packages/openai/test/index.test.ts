@@ -54,11 +54,23 @@ describe("the public surface", () => {
           "remove",
           "retrieve"
         ],
-        Images: ["Image", "Images", "bytesOf", "edit", "generate", "make", "usageOf", "vary"],
+        Images: [
+          "Image",
+          "Images",
+          "bytesOf",
+          "edit",
+          "editStream",
+          "generate",
+          "generateStream",
+          "make",
+          "usageOf",
+          "vary"
+        ],
         Models: [
           "DefaultModels",
           "Model",
           "Name",
+          "defaults",
           "defaultsConfig",
           "deprecationOf",
           "layerDefaults",
@@ -83,14 +95,18 @@ describe("the public surface", () => {
           "readBytes"
         ],
         Passthrough: ["send"],
+        Placement: ["Placement", "layerMemory", "makeMemory"],
         Provider: ["EmbeddingsUnsupported", "Provider", "connect", "connectConfig", "layer", "make"],
         Providers: ["ProviderUnknown", "Providers", "include", "layer", "make"],
+        Realtime: ["connect"],
         Responses: [
           "Deleted",
           "FunctionCall",
           "InputItem",
           "Item",
           "Response",
+          "citationOf",
+          "citationsOf",
           "functionCallsOf",
           "isPending",
           "make",

@@ -147,6 +147,7 @@ export const make = Effect.fnUntraced(function* (
   const listener = new Listener(
     {
       request: (request, response) => engine.receive(request, response),
+      upgrade: (request, socket, head) => engine.upgrade(request, socket, head),
       opened: () => recorder.socketOpened(),
       closed: () => recorder.socketClosed()
     },

@@ -35,7 +35,7 @@ export interface Options {
   readonly onRetry?: (retry: Resilience.Retry) => void
 }
 
-interface RunningGateway {
+export interface RunningGateway {
   readonly port: number
   /** `http://127.0.0.1:PORT`. */
   readonly origin: string

@@ -89,10 +89,15 @@ class RunningLease implements Budget.Lease {
   private readonly accounts: ReadonlyArray<Account>
   private readonly price: PriceCatalogue.Price | undefined
   private readonly store: Store
-  private readonly step: number
+  private readonly options: Options
+  /** When it was reserved: by the prices of that time it is settled too. */
+  private readonly at: number
   private readonly inputTokens: number
   /** Generated tokens that are paid for. */
   private covered: number
+  /** For as many as this the holds were worked out last. */
+  private heldFor = -1
+  private held: ReadonlyArray<Hold> = []
   private asking = false
   private refusal: Refusal | undefined
   private settled = false
@@ -104,7 +109,8 @@ class RunningLease implements Budget.Lease {
     accounts: ReadonlyArray<Account>,
     price: PriceCatalogue.Price | undefined,
     store: Store,
-    options: Options
+    options: Options,
+    at: number
   ) {
     this.id = id
     this.call = call
@@ -112,7 +118,8 @@ class RunningLease implements Budget.Lease {
     this.accounts = accounts
     this.price = price
     this.store = store
-    this.step = options.outputTokens
+    this.options = options
+    this.at = at
     this.inputTokens = Math.max(0, Math.round(call.inputTokens ?? options.inputTokens))
     this.covered = isSilent(call.operation)
       ? 0
@@ -127,7 +134,11 @@ class RunningLease implements Budget.Lease {
   }
 
   get holds(): ReadonlyArray<Hold> {
-    return this.accounts.map((account) => ({ account, amount: this.amount(account, this.covered) }))
+    if (this.heldFor !== this.covered) {
+      this.heldFor = this.covered
+      this.held = this.accounts.map((account) => ({ account, amount: this.amount(account, this.covered) }))
+    }
+    return this.held
   }
 
   progress(events: number): LlmError.BudgetExceeded | undefined {
@@ -139,7 +150,7 @@ class RunningLease implements Budget.Lease {
   }
 
   private ask(events: number): void {
-    this.extendTo(Math.max(events, this.covered) + this.step, (refusal) => {
+    this.extendTo(Math.max(events, this.covered) + this.options.outputTokens, (refusal) => {
       if (refusal === undefined) return
       // What is left may still do for less than a step.
       if (events <= this.covered) this.refusal = refusal
@@ -172,6 +183,16 @@ class RunningLease implements Budget.Lease {
     })
   }
 
+  /** By the tier that the reply names, whichever was asked for. */
+  private billed(asked: PriceCatalogue.Price, tier: string | undefined) {
+    if (tier === undefined) return Result.succeed(asked)
+    const { options } = this
+    return options.prices.priceOf(this.call.model, this.call.provider, this.at, {
+      ...options.terms(this.call),
+      tier
+    })
+  }
+
   private spent(
     { account, amount }: Hold,
     executed: Budget.Settlement["executed"],
@@ -188,7 +209,10 @@ class RunningLease implements Budget.Lease {
       return { spent: BigInt(Math.max(0, Math.round(tokens))), estimated: !usage.exact }
     }
     if (this.price === undefined) return { spent: 0n, estimated: false }
-    return Result.match(Cost.make(usage, this.price, this.call.operation), {
+    const cost = Result.andThen(this.billed(this.price, usage.serviceTier), (price) =>
+      Cost.make(usage, price, this.call.operation)
+    )
+    return Result.match(cost, {
       onFailure: () => ({ spent: amount, estimated: true }),
       onSuccess: ({ exact, total }) => ({ spent: total, estimated: !exact })
     })
@@ -218,7 +242,7 @@ export const make = (store: Store, options: Options, leaseId: () => string): Bud
           }
         }
         const id = leaseId()
-        const lease = new RunningLease(id, call, attempts, counted, price, store, options)
+        const lease = new RunningLease(id, call, attempts, counted, price, store, options, now)
         return Effect.flatMap(store.reserve(id, lease.holds), (refusal) =>
           refusal === undefined ? Effect.succeed(lease) : Effect.fail(exceeded(call, attempts, refusal))
         )

@@ -204,6 +204,8 @@ const readKey = (key: string): ReadonlyArray<unknown> => {
   return Array.isArray(parsed) ? parsed : []
 }
 
+const mostRecent = 1000
+
 /** Finds accounts; windows are worked out once. */
 export const makeAccounts = (meters: ReadonlyArray<Meter>) => {
   const spans = new Map<Budget.Window, Span>()
@@ -214,42 +216,70 @@ export const makeAccounts = (meters: ReadonlyArray<Meter>) => {
     spans.set(window, span)
     return span
   }
-  const make = (meter: Meter, values: ReadonlyArray<string>, at: number): ReadonlyArray<Account> => {
+  const make = (meter: Meter, values: ReadonlyArray<string>, at: number): Account | undefined => {
     const own = meter.limitOf(values)
-    if (own === undefined) return []
+    if (own === undefined) return undefined
     const span = spanAt(meter.window, at)
-    const account = {
-      ...own,
+    return {
+      limit: own.limit,
+      warnAt: own.warnAt,
       meter,
       values,
       startsAt: span.startsAt,
       endsAt: span.endsAt,
       key: JSON.stringify([meter.budget, meter.unit, span.startsAt, ...values])
     }
-    return [account]
+  }
+
+  /** Accounts of the calls that came lately. */
+  const recent = new Map<Meter, Map<string, Account>>(meters.map((meter) => [meter, new Map()]))
+  const ofCall = (meter: Meter, call: Call.Call, at: number): Account | undefined => {
+    const known = recent.get(meter)
+    let name = ""
+    for (const dimension of meter.per) name += `${call[dimension] ?? ""}\u0000`
+    const account = known?.get(name)
+    if (account !== undefined && at >= account.startsAt && at < account.endsAt) {
+      const own = meter.limitOf(account.values)
+      if (own?.limit === account.limit && own.warnAt === account.warnAt) return account
+    }
+    const made = make(
+      meter,
+      meter.per.map((dimension) => call[dimension] ?? ""),
+      at
+    )
+    // A name may have the separator in it.
+    if (made === undefined || known === undefined || made.values.some((value) => value.includes("\u0000")))
+      return made
+    if (known.size >= mostRecent) known.clear()
+    known.set(name, made)
+    return made
   }
   return {
     /** Those that a call is counted in. */
-    of: (call: Call.Call, at: number): ReadonlyArray<Account> =>
-      meters
-        .filter((meter) => isBilled(call) && meter.covers(call))
-        .flatMap((meter) =>
-          make(
-            meter,
-            meter.per.map((dimension) => call[dimension] ?? ""),
-            at
-          )
-        ),
+    of: (call: Call.Call, at: number): ReadonlyArray<Account> => {
+      if (!isBilled(call)) return []
+      const accounts: Array<Account> = []
+      for (const meter of meters) {
+        const account = meter.covers(call) ? ofCall(meter, call, at) : undefined
+        if (account !== undefined) accounts.push(account)
+      }
+      return accounts
+    },
     /** The one that a key names, if it is of these meters. */
     byKey: (key: string): Account | undefined => {
       const [budget, unit, startsAt, ...values] = readKey(key)
       const meter = meters.find((one) => one.budget === budget && one.unit === unit)
       if (meter === undefined || typeof startsAt !== "number" || values.length !== meter.per.length)
         return undefined
-      return make(meter, values.map(String), startsAt)[0]
+      return make(meter, values.map(String), startsAt)
     },
     /** Those that are there whether or not somebody called. */
     standing: (at: number): ReadonlyArray<Account> =>
-      meters.filter(({ per }) => per.length === 0).flatMap((meter) => make(meter, [], at))
+      meters
+        .filter(({ per }) => per.length === 0)
+        .flatMap((meter) => {
+          const account = make(meter, [], at)
+          return account === undefined ? [] : [account]
+        })
   }
 }

@@ -10,23 +10,22 @@ interface Entry {
   readonly pinned: boolean
 }
 
-/** Messages that stay or go as one. */
-export interface Unit {
-  readonly tokens: number
-  /** Of its newest message, in milliseconds since the epoch. */
-  readonly time: number
-  /** System, developer or pinned: it never goes. */
-  readonly isKept: boolean
-}
-
-/** The units of a conversation. */
+/**
+ * The units of a conversation: messages that stay or go as one, numbered in the order of their first messages.
+ *
+ * Numbers in few arrays rather than an object for each: a conversation may have many thousands.
+ */
 export interface Units {
-  /** In the order of their first messages. */
-  readonly all: ReadonlyArray<Unit>
+  readonly count: number
   /** For each message its unit. */
-  readonly byEntry: ReadonlyArray<Unit>
-  /** Of those that may go, the one with the last message. */
-  readonly newest: Unit | undefined
+  readonly byEntry: Int32Array
+  readonly tokens: Float64Array
+  /** Of a unit's newest message, in milliseconds since the epoch. */
+  readonly times: Float64Array
+  /** 1 for those that never go: system, developer or pinned. */
+  readonly kept: Uint8Array
+  /** Of those that may go, the one with the last message; -1 if there is none. */
+  readonly newest: number
 }
 
 /**
@@ -34,28 +33,35 @@ export interface Units {
  * alone.
  */
 export const unitsOf = (entries: ReadonlyArray<Entry>): Units => {
-  interface Building extends Unit {
-    tokens: number
-    time: number
-    isKept: boolean
-  }
-  const all: Array<Building> = []
-  const byEntry: Array<Building> = []
-  const askedBy = new Map<string, Building>()
-  for (const { message, pinned, time, tokens } of entries) {
-    let unit =
-      message.role === "tool" && message.tool_call_id !== undefined
-        ? askedBy.get(message.tool_call_id)
-        : undefined
-    if (unit === undefined) {
-      unit = { tokens: 0, time, isKept: false }
-      all.push(unit)
+  const { length } = entries
+  const byEntry = new Int32Array(length)
+  const tokens = new Float64Array(length)
+  const times = new Float64Array(length)
+  const kept = new Uint8Array(length)
+  const askedBy = new Map<string, number>()
+  let count = 0
+  for (let index = 0; index < length; index++) {
+    const entry = entries[index]
+    if (entry === undefined) continue
+    const { message } = entry
+    const { role } = message
+    let unit = count
+    if (role === "tool" && message.tool_call_id !== undefined)
+      unit = askedBy.get(message.tool_call_id) ?? count
+    byEntry[index] = unit
+    if (unit === count) {
+      count += 1
+      tokens[unit] = entry.tokens
+      times[unit] = entry.time
+    } else {
+      tokens[unit] = (tokens[unit] ?? 0) + entry.tokens
+      times[unit] = Math.max(times[unit] ?? 0, entry.time)
     }
-    byEntry.push(unit)
-    unit.tokens += tokens
-    unit.time = Math.max(unit.time, time)
-    unit.isKept ||= pinned || message.role === "system" || message.role === "developer"
-    for (const { id } of message.tool_calls ?? []) askedBy.set(id, unit)
+    if (entry.pinned || role === "system" || role === "developer") kept[unit] = 1
+    const calls = message.tool_calls
+    if (calls != null) for (const call of calls) askedBy.set(call.id, unit)
   }
-  return { all, byEntry, newest: byEntry.findLast(({ isKept }) => !isKept) }
+  let last = length - 1
+  while (last >= 0 && kept[byEntry[last] ?? 0] === 1) last--
+  return { count, byEntry, tokens, times, kept, newest: last < 0 ? -1 : (byEntry[last] ?? -1) }
 }

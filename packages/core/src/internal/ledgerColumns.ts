@@ -36,7 +36,10 @@ export const rowColumns = [
   "audio_millis",
   "exact",
   "nano_dollars",
-  "price_snapshot"
+  "price_snapshot",
+  "service_tier",
+  "tool_calls",
+  "tool_nano_dollars"
 ]
 
 const hourKeys = ["hour", ...textColumns, "outcome"]
@@ -48,7 +51,9 @@ const hourSums = [
   "audio_millis",
   "nano_dollars",
   "unpriced",
-  "estimated"
+  "estimated",
+  "tool_calls",
+  "tool_nano_dollars"
 ]
 
 export const hourColumns = [...hourKeys, ...hourSums]
@@ -95,7 +100,10 @@ export const ofRow = (row: Row): ReadonlyArray<unknown> => [
   row.audioMillis,
   row.exact ? 1 : 0,
   row.cost === "unpriced" ? null : row.cost.nanoDollars,
-  row.cost === "unpriced" ? null : row.cost.snapshot
+  row.cost === "unpriced" ? null : row.cost.snapshot,
+  row.serviceTier,
+  row.toolCalls,
+  row.cost === "unpriced" ? 0 : (row.cost.toolNanoDollars ?? 0)
 ]
 
 /** Sums of rows with one hour and one set of texts. */
@@ -127,6 +135,24 @@ export const hoursOf = (rows: ReadonlyArray<Row>): ReadonlyArray<Hour> => {
   return [...hours].toSorted(([left], [right]) => (left < right ? -1 : 1)).map(([, hour]) => hour)
 }
 
+/** What its rows take with them when they go. */
+export const negated = ({ hour, row, sums }: Hour): Hour => ({
+  hour,
+  row,
+  sums: {
+    ...sums,
+    calls: -sums.calls,
+    attempts: -sums.attempts,
+    tokens: Totals.subtractTokens(Totals.noTokens, sums.tokens),
+    toolCalls: -sums.toolCalls,
+    audioMillis: -sums.audioMillis,
+    nanoDollars: -sums.nanoDollars,
+    toolNanoDollars: -sums.toolNanoDollars,
+    unpriced: -sums.unpriced,
+    estimated: -sums.estimated
+  }
+})
+
 export const ofHour = ({ hour, row, sums }: Hour): ReadonlyArray<unknown> => [
   hour,
   row.tenant,
@@ -142,7 +168,9 @@ export const ofHour = ({ hour, row, sums }: Hour): ReadonlyArray<unknown> => [
   sums.audioMillis,
   sums.nanoDollars,
   sums.unpriced,
-  sums.estimated
+  sums.estimated,
+  sums.toolCalls,
+  sums.toolNanoDollars
 ]
 
 const whenAttempt = (expression: string): string => `CASE WHEN number = 0 THEN 0 ELSE ${expression} END`
@@ -159,7 +187,9 @@ export const sumsOfRow = [
     ["audio_millis", "audio_millis"],
     ["nano_dollars", "COALESCE(nano_dollars, 0)"],
     ["unpriced", "CASE WHEN nano_dollars IS NULL THEN 1 ELSE 0 END"],
-    ["estimated", "1 - exact"]
+    ["estimated", "1 - exact"],
+    ["tool_calls", "tool_calls"],
+    ["tool_nano_dollars", "tool_nano_dollars"]
   ].map(([name, expression]) => `${whenAttempt(expression ?? "")} AS ${name}`)
 ].join(", ")
 
@@ -178,7 +208,9 @@ const groupSums: ReadonlyArray<readonly [string, string]> = [
   ["audio_millis", "audio_millis"],
   ["nano_dollars", "nano_dollars"],
   ["unpriced", "unpriced"],
-  ["estimated", "estimated"]
+  ["estimated", "estimated"],
+  ["tool_calls", "tool_calls"],
+  ["tool_nano_dollars", "tool_nano_dollars"]
 ]
 
 const measures: Readonly<Record<Measure, string>> = {
@@ -260,12 +292,18 @@ export const toRow = (record: Values): Row =>
     outcome: record["outcome"],
     executed: record["executed"],
     tokens: tokensOf(record),
+    toolCalls: numberOf(record["tool_calls"]),
+    serviceTier: record["service_tier"],
     audioMillis: numberOf(record["audio_millis"]),
     exact: numberOf(record["exact"]) === 1,
     cost:
       record["nano_dollars"] === null
         ? "unpriced"
-        : { nanoDollars: numberOf(record["nano_dollars"]), snapshot: record["price_snapshot"] }
+        : {
+            nanoDollars: numberOf(record["nano_dollars"]),
+            ...Totals.toolPart(numberOf(record["tool_nano_dollars"])),
+            snapshot: record["price_snapshot"]
+          }
   })
 
 export const toGroup = (record: Values, by: ReadonlyArray<Dimension>): Group => {
@@ -288,8 +326,10 @@ export const toGroup = (record: Values, by: ReadonlyArray<Dimension>): Group => 
     cancelledAttempts: sum("cancelled_attempts"),
     tokens,
     totalTokens: Totals.totalOf(tokens),
+    toolCalls: sum("tool_calls"),
     audioMillis: sum("audio_millis"),
     nanoDollars: BigInt(textOf(record["sum_nano_dollars"])),
+    toolNanoDollars: BigInt(textOf(record["sum_tool_nano_dollars"])),
     unpriced: sum("unpriced"),
     estimated: sum("estimated")
   }

@@ -45,7 +45,10 @@ export const format = (kind: Line["kind"], row: Row): string => {
     row.exact,
     cost === "unpriced" ? null : cost.nanoDollars,
     cost === "unpriced" ? null : cost.snapshot,
-    row.keyId
+    row.keyId,
+    row.serviceTier,
+    row.toolCalls,
+    cost === "unpriced" ? 0 : (cost.toolNanoDollars ?? 0)
   ])}\n`
 }
 
@@ -66,7 +69,7 @@ const parseLine = (line: string): Line | undefined => {
         callId: places[1],
         number: places[2],
         tenant: places[3],
-        // A line of an earlier version ends before it.
+        // A line of an earlier version ends before it, or before the last three.
         keyId: places[30] ?? "",
         provider: places[4],
         deployment: places[5],
@@ -92,9 +95,14 @@ const parseLine = (line: string): Line | undefined => {
           audioOutput: places[24],
           unattributed: places[25]
         },
+        toolCalls: places[32] ?? 0,
+        serviceTier: places[31] ?? null,
         audioMillis: places[26],
         exact: places[27],
-        cost: nanoDollars === null ? "unpriced" : { nanoDollars, snapshot: places[29] }
+        cost:
+          nanoDollars === null
+            ? "unpriced"
+            : { nanoDollars, ...(places[33] ? { toolNanoDollars: places[33] } : {}), snapshot: places[29] }
       }
     })
   )

@@ -67,4 +67,16 @@ const addKeys = Effect.gen(function* () {
   yield* sql`ALTER TABLE llm_ledger_hours_by_key RENAME TO llm_ledger_hours`
 })
 
-export const migrations = { "1_ledger": create, "2_keys": addKeys }
+/** What was entered before has no tier, and no calls of tools that anybody counted. */
+const addTiersAndTools = Effect.gen(function* () {
+  const sql = yield* Client.SqlClient
+  const text = sql.literal(sql.onDialectOrElse({ pg: () => `TEXT COLLATE "C"`, orElse: () => "TEXT" }))
+  yield* sql`ALTER TABLE llm_ledger_rows ADD COLUMN service_tier ${text}`
+  for (const table of ["llm_ledger_rows", "llm_ledger_hours"]) {
+    for (const column of ["tool_calls", "tool_nano_dollars"]) {
+      yield* sql`ALTER TABLE ${sql.literal(table)} ADD COLUMN ${sql.literal(column)} BIGINT NOT NULL DEFAULT 0`
+    }
+  }
+})
+
+export const migrations = { "1_ledger": create, "2_keys": addKeys, "3_tiers_and_tools": addTiersAndTools }

@@ -7,7 +7,7 @@ import * as Cost from "../Cost.ts"
 import type { Row } from "../LedgerStore.ts"
 import type { AttemptEnded, AttemptStarted, CallEnded } from "../Observer.ts"
 import type * as PriceCatalogue from "../PriceCatalogue.ts"
-import type { Usage } from "../Usage.ts"
+import { type ToolCalls, tools, type Usage } from "../Usage.ts"
 import * as Decimals from "./decimal.ts"
 import * as Totals from "./ledgerTotals.ts"
 import * as SafeName from "./safeName.ts"
@@ -15,19 +15,31 @@ import * as SafeName from "./safeName.ts"
 /** What the tokens of an attempt cost at a time, in milliseconds since the epoch. */
 export type Price = (call: Call.Call, usage: Usage, at: number) => Row["cost"]
 
-/** By the catalogue; rounded up to a whole nano-dollar. */
+const mixed = "mixed"
+
+/** By the catalogue, and by the tier that the reply names; rounded up to a whole nano-dollar. */
 export const priceFrom =
   (catalogue: PriceCatalogue.Service): Price =>
   (call, usage, at) => {
-    const price = catalogue.priceOf(call.model, call.provider, at)
+    const price = catalogue.priceOf(call.model, call.provider, at, { tier: usage.serviceTier })
     if (Result.isFailure(price)) return "unpriced"
     const cost = Cost.make(usage, price.success, call.operation)
     if (Result.isFailure(cost)) return "unpriced"
-    return {
-      nanoDollars: Number(Decimals.divideUp(cost.success.total, 1000n)),
-      snapshot: cost.success.snapshot
-    }
+    const { parts, snapshot, total } = cost.success
+    const nanoDollars = toNano(total)
+    return parts.toolCalls === 0n
+      ? { nanoDollars, snapshot }
+      : { nanoDollars, toolNanoDollars: toNano(parts.toolCalls), snapshot }
   }
+
+const toNano = (pico: bigint): number => Number(Decimals.divideUp(pico, 1000n))
+
+const countTools = (calls: ToolCalls | undefined): number => {
+  if (calls === undefined) return 0
+  let count = 0
+  for (const tool of tools) count += calls[tool] ?? 0
+  return count
+}
 
 /** What was probably used where the provider reports nothing: the prompt, and a token for each event. */
 const estimate = (call: Call.Call, events: number): Usage => {
@@ -45,6 +57,8 @@ const estimate = (call: Call.Call, events: number): Usage => {
 
 const nothing = {
   tokens: Totals.noTokens,
+  toolCalls: 0,
+  serviceTier: null,
   audioMillis: 0,
   exact: true,
   cost: { nanoDollars: 0, snapshot: "" }
@@ -52,6 +66,8 @@ const nothing = {
 
 const used = (price: Price, call: Call.Call, usage: Usage, at: number) => ({
   tokens: Cost.tokensOf(usage, call.operation),
+  toolCalls: countTools(usage.toolCalls),
+  serviceTier: usage.serviceTier ?? null,
   audioMillis: Math.round((usage.audioSeconds ?? 0) * 1000),
   exact: usage.exact,
   cost: price(call, usage, at)
@@ -135,6 +151,10 @@ export const ofAttempt = (price: Price, callId: string, ended: AttemptEnded): Ro
 
 const executions = ["no", "possibly", "yes"] as const
 
+/** Attempts that say no tier (they failed, or were left) leave that of the others. */
+const tierOfBoth = (one: string | null, other: string | null): string | null =>
+  one === null || one === other ? other : other === null ? one : mixed
+
 /** Adds an attempt to the row of its call, which names the deployment and model that came last. */
 export const withAttempt = (call: Row, attempt: Row): Row => ({
   ...call,
@@ -148,6 +168,8 @@ export const withAttempt = (call: Row, attempt: Row): Row => ({
     executions[Math.max(executions.indexOf(call.executed), executions.indexOf(attempt.executed))] ??
     "possibly",
   tokens: Totals.addTokens(call.tokens, attempt.tokens),
+  toolCalls: call.toolCalls + attempt.toolCalls,
+  serviceTier: tierOfBoth(call.serviceTier, attempt.serviceTier),
   audioMillis: call.audioMillis + attempt.audioMillis,
   exact: call.exact && attempt.exact,
   cost:
@@ -155,6 +177,7 @@ export const withAttempt = (call: Row, attempt: Row): Row => ({
       ? "unpriced"
       : {
           nanoDollars: call.cost.nanoDollars + attempt.cost.nanoDollars,
+          ...Totals.toolPart((call.cost.toolNanoDollars ?? 0) + (attempt.cost.toolNanoDollars ?? 0)),
           snapshot: attempt.cost.snapshot === "" ? call.cost.snapshot : attempt.cost.snapshot
         }
 })
@@ -171,7 +194,7 @@ export const ofCall = (soFar: Row, ended: CallEnded): Row => ({
 const longest = 512
 
 /** Databases refuse NUL and halves of surrogate pairs, and one such text would hold up all rows behind it. */
-const text = (value: string): string => {
+export const text = (value: string): string => {
   const short = value.length > longest ? value.slice(0, longest) : value
   return (short.includes("\0") ? short.replaceAll("\0", "\u{fffd}") : short).toWellFormed()
 }
@@ -189,7 +212,12 @@ const mostNanoDollars = 1_000_000_000_000_000
 const mostAttempts = 1_000_000
 
 /** A row as every store takes it: no text that one refuses, no number that is none. */
-export const clean = (row: Row): Row => ({
+export const clean = (row: Row): Row => cleanOf(row, text(SafeName.once(row.requestId)))
+
+/** The same for the row of a call, whose `requestId` is that of an attempt that is clean. */
+export const cleanCall = (row: Row): Row => cleanOf(row, row.requestId)
+
+const cleanOf = (row: Row, requestId: string): Row => ({
   callId: text(row.callId),
   number: count(row.number, mostAttempts),
   tenant: text(row.tenant),
@@ -198,7 +226,7 @@ export const clean = (row: Row): Row => ({
   deployment: text(row.deployment),
   operation: text(row.operation),
   model: text(SafeName.of(row.model)),
-  requestId: text(SafeName.once(row.requestId)),
+  requestId,
   stream: row.stream,
   hedge: row.hedge,
   attempts: count(row.attempts, mostAttempts),
@@ -218,10 +246,18 @@ export const clean = (row: Row): Row => ({
     audioOutput: count(row.tokens.audioOutput, mostTokens),
     unattributed: count(row.tokens.unattributed, mostTokens)
   },
+  toolCalls: count(row.toolCalls, mostTokens),
+  serviceTier: row.serviceTier === null ? null : text(SafeName.of(row.serviceTier)),
   audioMillis: count(row.audioMillis, mostTokens),
   exact: row.exact,
   cost:
     row.cost === "unpriced"
       ? "unpriced"
-      : { nanoDollars: count(row.cost.nanoDollars, mostNanoDollars), snapshot: text(row.cost.snapshot) }
+      : {
+          nanoDollars: count(row.cost.nanoDollars, mostNanoDollars),
+          ...Totals.toolPart(
+            count(row.cost.toolNanoDollars ?? 0, count(row.cost.nanoDollars, mostNanoDollars))
+          ),
+          snapshot: text(row.cost.snapshot)
+        }
 })

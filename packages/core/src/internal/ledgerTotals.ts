@@ -37,6 +37,18 @@ export const addTokens = (left: Tokens, right: Tokens): Tokens => ({
   unattributed: left.unattributed + right.unattributed
 })
 
+export const subtractTokens = (left: Tokens, right: Tokens): Tokens => ({
+  input: left.input - right.input,
+  cachedInput: left.cachedInput - right.cachedInput,
+  cacheWrite: left.cacheWrite - right.cacheWrite,
+  audioInput: left.audioInput - right.audioInput,
+  embedding: left.embedding - right.embedding,
+  output: left.output - right.output,
+  reasoning: left.reasoning - right.reasoning,
+  audioOutput: left.audioOutput - right.audioOutput,
+  unattributed: left.unattributed - right.unattributed
+})
+
 export const totalOf = (tokens: Tokens): number =>
   tokens.input +
   tokens.cachedInput +
@@ -57,8 +69,10 @@ export interface Sums {
   failedAttempts: number
   cancelledAttempts: number
   tokens: Tokens
+  toolCalls: number
   audioMillis: number
   nanoDollars: bigint
+  toolNanoDollars: bigint
   unpriced: number
   estimated: number
 }
@@ -71,8 +85,10 @@ export const empty = (): Sums => ({
   failedAttempts: 0,
   cancelledAttempts: 0,
   tokens: noTokens,
+  toolCalls: 0,
   audioMillis: 0,
   nanoDollars: 0n,
+  toolNanoDollars: 0n,
   unpriced: 0,
   estimated: 0
 })
@@ -90,11 +106,19 @@ export const add = (sums: Sums, row: Row): void => {
   sums.failedAttempts += failed
   sums.cancelledAttempts += cancelled
   sums.tokens = addTokens(sums.tokens, row.tokens)
+  sums.toolCalls += row.toolCalls
   sums.audioMillis += row.audioMillis
   if (row.cost === "unpriced") sums.unpriced++
-  else sums.nanoDollars += BigInt(row.cost.nanoDollars)
+  else {
+    sums.nanoDollars += BigInt(row.cost.nanoDollars)
+    sums.toolNanoDollars += BigInt(row.cost.toolNanoDollars ?? 0)
+  }
   if (!row.exact) sums.estimated++
 }
+
+/** Of a cost; nothing where there is none, as most have none. */
+export const toolPart = (toolNanoDollars: number): { readonly toolNanoDollars?: number } =>
+  toolNanoDollars === 0 ? {} : { toolNanoDollars }
 
 const measureOf = (group: Group, measure: Measure): number | bigint =>
   measure === "cost" ? group.nanoDollars : measure === "tokens" ? group.totalTokens : group[measure]

@@ -26,7 +26,14 @@ export interface OutputRule {
 /** The names of the limit of output tokens; the first of an operation is the one to set. */
 const outputNames = ["max_completion_tokens", "max_tokens", "max_output_tokens"]
 
+/** Beside the operations that write, these keep, count or shorten what was written. */
+const writesNothing = /^(?:chat\.modify|responses\.(?:compact|inputTokens))$/u
+
+/** Whether an operation has a model write texts. */
+export const writes = (operation: string): boolean => outputName(operation) !== undefined
+
 const outputName = (operation: string): string | undefined => {
+  if (writesNothing.test(operation)) return undefined
   if (operation.startsWith("chat.")) return "max_completion_tokens"
   if (operation.startsWith("responses.")) return "max_output_tokens"
   return operation.startsWith("completions.") ? "max_tokens" : undefined

@@ -1,186 +1,232 @@
 /**
- * E-mail addresses and card numbers in a text.
+ * E-mail addresses and card numbers, each from the character that betrays it.
  */
-import { mark } from "./secretShapes.ts"
+import * as Characters from "./characters.ts"
+import type { Sweep } from "./sweep.ts"
+
+const { endOf, isAt, isThere } = Characters
 
 // ---------------------------------------------------------------------------
 // E-mail addresses
 // ---------------------------------------------------------------------------
 
-/** The ASCII characters of a class, for a look-up by code. */
-const codes = (pattern: RegExp): ReadonlyArray<boolean> =>
-  Array.from({ length: 128 }, (_, code) => pattern.test(String.fromCharCode(code)))
-
-const letter = codes(/[a-z]/iu)
-const word = codes(/\w/u)
-const localPart = codes(/[\w.+%'-]/u)
-const domainPart = codes(/[\w.-]/u)
-
-/** Letters of scripts that put spaces between words: what stands before an address is no part of it. */
-const isForeign = (code: number): boolean => code >= 0xc0 && code < 0x600
-
-const isLetter = (code: number): boolean => letter[code] === true || isForeign(code)
-const isWord = (code: number): boolean => word[code] === true || isForeign(code)
-const isLocal = (code: number): boolean => localPart[code] === true || isForeign(code)
-const isDomain = (code: number): boolean => domainPart[code] === true || isForeign(code)
-
-const backslash = 92
 const point = 46
+const foreignLetter = Characters.letter | Characters.foreign
+const foreignWord = Characters.word | Characters.foreign
 
 /** How much of a word is the end of an escape of JSON: `n` of `\n`, `u00e9` of `\u00e9`. */
-const escapeAt = (text: string, start: number): number => {
-  if (text.charCodeAt(start - 1) !== backslash) return 0
-  if (/^u[\da-f]{4}/iu.test(text.slice(start, start + 5))) return 5
-  return /[bfnrt]/u.test(text.charAt(start)) ? 1 : 0
+const escapeAt = (sweep: Sweep, start: number): number => {
+  if (sweep.codes[start - 1] !== Characters.backslash) return 0
+  if (/^u[\da-f]{4}/iu.test(sweep.slice(start, start + 5))) return 5
+  return /[bfnrt]/u.test(sweep.slice(start, start + 1)) ? 1 : 0
+}
+
+/** Where the domain ends that begins at a place, as far as an address can reach (RFC 5321, 4.5.3.1); -1 for none. */
+const endOfDomain = (codes: Characters.Codes, start: number): number => {
+  let end = endOf(codes, start, Characters.domain, 255)
+  let dot = -1
+  for (let at = start; at < end; at++) {
+    if (codes[at] !== point) continue
+    // A last label that begins with a digit makes a version, not a host.
+    if (isAt(codes, at + 1, foreignLetter)) dot = at
+    else if (isAt(codes, at + 1, foreignWord)) dot = -1
+  }
+  if (dot <= start) return -1
+  while (!isAt(codes, end - 1, foreignWord)) end--
+  return end
 }
 
 /**
- * Sought from the sign outwards, over no more than an address can have (RFC 5321, 4.5.3.1): a pattern that begins
- * with the name would try every letter of a long word.
+ * An address, from its sign outwards.
+ *
+ * @param host where its domain begins
+ * @param floor where it may begin at the earliest
  */
-const withoutAddressesAround = (text: string, sign: string): string => {
-  let at = text.indexOf(sign)
-  if (at === -1) return text
-  let safe = ""
-  let copied = 0
-  let host = 0
-  for (; at !== -1; at = text.indexOf(sign, host)) {
-    const floor = Math.max(copied, host, at - 64)
-    host = at + sign.length
-    let start = at
-    while (start > floor && isLocal(text.charCodeAt(start - 1))) start--
-    start += escapeAt(text, start)
-    while (start < at && !isWord(text.charCodeAt(start))) start++
-    if (start >= at) continue
-    let end = host
-    let dot = host
-    while (end - host < 255 && isDomain(text.charCodeAt(end))) {
-      // A last label that begins with a digit makes a version, not a host.
-      if (text.charCodeAt(end) === point && isLetter(text.charCodeAt(end + 1))) dot = end
-      else if (text.charCodeAt(end) === point && isWord(text.charCodeAt(end + 1))) dot = host
-      end++
-    }
-    if (dot === host) continue
-    while (!isWord(text.charCodeAt(end - 1))) end--
-    safe += text.slice(copied, start) + mark
-    copied = end
-  }
-  return safe + text.slice(copied)
+const coverAround = (sweep: Sweep, at: number, host: number, floor: number) => {
+  const { codes } = sweep
+  let start = Characters.startOf(codes, at, Characters.local, Math.min(64, at - floor))
+  start += escapeAt(sweep, start)
+  while (start < at && !isAt(codes, start, foreignWord)) start++
+  if (start >= at) return
+  const end = endOfDomain(codes, host)
+  if (end !== -1) sweep.cover(start, end)
 }
 
-/** Takes e-mail addresses out of a text; those in a query, too. */
-export const removeAddresses = (text: string): string =>
-  withoutAddressesAround(withoutAddressesAround(text, "@"), "%40")
+export const coverAddress = (sweep: Sweep, at: number) => {
+  // What is before the host of a URL is covered, and the host is no secret.
+  if (at !== sweep.hostSign) coverAround(sweep, at, at + 1, sweep.address)
+  sweep.address = at + 1
+}
+
+/** An address in a query. */
+export const coverEncodedAddress = (sweep: Sweep, at: number) => {
+  if (!isThere(sweep.codes, at, "%40")) return
+  coverAround(sweep, at, at + 3, sweep.encodedAddress)
+  sweep.encodedAddress = at + 3
+}
 
 // ---------------------------------------------------------------------------
 // Card numbers
 // ---------------------------------------------------------------------------
 
-/** The beginning of a run of digits, in one piece or in groups; not of those behind a decimal point. */
-const digitRun = /(?<!\d|\d\.)\d(?:[ -]?\d){12}/gu
+/** The fewest digits of a card number. */
+const least = 13
 
 const zero = 48
 const one = 49
 
-const isDigit = (code: number): boolean => code >= zero && code < zero + 10
-const isGap = (code: number): boolean => code === 32 || code === 45
+const isGap = (code: number | undefined): boolean => code === 32 || code === 45
 
-/** The check digit of card numbers (ISO/IEC 7812-1, annex B), over the digits between two places. */
-const hasCheckDigit = (text: string, start: number, end: number): boolean => {
+const isDigit = (code: number | undefined): boolean => code !== undefined && code >= zero && code < zero + 10
+
+/** @param digits how many there are between the two places; what is between them is a gap */
+const isPlausible = (codes: Characters.Codes, start: number, digits: number): boolean => {
+  if (digits < least || digits > 19) return false
+  const first = codes[start]
+  // Milliseconds, microseconds and nanoseconds since the epoch, until the year 2033.
+  const isTime = first === one && digits % 3 === 1
+  return first !== zero && !isTime
+}
+
+/** What a doubled digit adds to the check sum (ISO/IEC 7812-1, annex B). */
+const doubled = (digit: number): number => (digit > 4 ? digit * 2 - 9 : digit * 2)
+
+/** The longest card number with its gaps. */
+const longest = 37
+
+/** Whether all of a run is a card number, however it is grouped. */
+const isCardNumber = (codes: Characters.Codes, start: number, end: number, digits: number): boolean => {
+  if (end - start > longest || !isPlausible(codes, start, digits)) return false
   let sum = 0
-  let doubled = false
+  let isDoubled = false
   for (let at = end - 1; at >= start; at--) {
-    const digit = text.charCodeAt(at) - zero
+    const digit = (codes[at] ?? 0) - zero
     if (digit < 0) continue
-    sum += !doubled ? digit : digit > 4 ? digit * 2 - 9 : digit * 2
-    doubled = !doubled
+    sum += isDoubled ? doubled(digit) : digit
+    isDoubled = !isDoubled
   }
   return sum % 10 === 0
 }
 
-/**
- * @param digits how many there are between the two places; what is between them is a gap
- */
-const isCardNumber = (text: string, start: number, end: number, digits: number): boolean => {
-  if (digits < 13 || digits > 19) return false
-  const first = text.charCodeAt(start)
-  // Milliseconds, microseconds and nanoseconds since the epoch, until the year 2033.
-  const isTime = first === one && digits % 3 === 1
-  return first !== zero && !isTime && hasCheckDigit(text, start, end)
-}
+/** The lengths of up to five groups in one number, the first in the lowest bits. */
+const bits = 5
+const all = 2 ** bits - 1
+const packed = (groups: ReadonlyArray<number>): number =>
+  groups.reduce((sum, length, index) => sum + length * 2 ** (bits * index), 0)
 
-/** How card numbers are grouped, by the lengths of the groups; the longer first. */
+/** How card numbers are grouped; the longer first. */
 const groupings = [
   [4, 4, 4, 4, 3],
   [4, 4, 4, 4],
   [4, 6, 5],
   [4, 6, 4],
   [4, 3, 3, 3]
-] as const
+].map((groups) => ({
+  count: groups.length,
+  lengths: packed(groups),
+  mask: packed(groups.map(() => all))
+}))
 
-const total = (lengths: ReadonlyArray<number>): number => lengths.reduce((sum, length) => sum + length, 0)
+/** The groups in sight, by their number modulo eight. */
+const starts = new Int32Array(8)
+const ends = new Int32Array(8)
+/** What each adds to the check sum, with its last digit as it is, or doubled. */
+const sums = new Int32Array(8)
+const sumsDoubled = new Int32Array(8)
 
-/** Nineteen digits with gaps between them. */
-const longest = 37
-
-/** The length of the group of digits at a place. */
-const groupAt = (run: string, at: number): number => {
-  let end = at
-  while (isDigit(run.charCodeAt(end))) end++
-  return end - at
+const seeGroup = (codes: Characters.Codes, slot: number, start: number, end: number) => {
+  starts[slot] = start
+  ends[slot] = end
+  // No card number has longer ones.
+  if (end - start > 19) return
+  let sum = 0
+  let sumDoubled = 0
+  for (let at = start; at < end; at++) {
+    const digit = (codes[at] ?? 0) - zero
+    const before = sum
+    sum = sumDoubled + digit
+    sumDoubled = before + doubled(digit)
+  }
+  sums[slot] = sum
+  sumsDoubled[slot] = sumDoubled
 }
 
-/** The length of a card number that begins at a group, gaps included; 0 for none. */
-const cardAt = (run: string, at: number, group: number): number => {
-  if (group >= 13) return isCardNumber(run, at, at + group, group) ? group : 0
-  if (group !== 4) return 0
-  for (const lengths of groupings) {
-    let end = at - 1
-    let digits = 0
-    for (const length of lengths) {
-      if (groupAt(run, end + 1) !== length) break
-      end += 1 + length
-      digits += length
-    }
-    if (digits === total(lengths) && isCardNumber(run, at, end, digits)) return end - at
+/** Whether some groups are a card number. */
+const areCardNumber = (codes: Characters.Codes, first: number, count: number): boolean => {
+  let sum = 0
+  let digits = 0
+  for (let group = first + count - 1; group >= first; group--) {
+    const slot = group & 7
+    sum += (digits % 2 === 0 ? sums[slot] : sumsDoubled[slot]) ?? 0
+    digits += (ends[slot] ?? 0) - (starts[slot] ?? 0)
   }
-  return 0
+  return sum % 10 === 0 && isPlausible(codes, starts[first & 7] ?? 0, digits)
 }
 
 /** A card number may stand among others: an amount before it, its date or its code behind. */
-const withoutCards = (run: string): string => {
-  if (run.length <= longest && isCardNumber(run, 0, run.length, run.replaceAll(/\D/gu, "").length))
-    return mark
-  let safe = ""
-  let copied = 0
-  for (let at = 0; at < run.length;) {
-    const group = groupAt(run, at)
-    const length = cardAt(run, at, group)
-    if (length > 0) {
-      safe += run.slice(copied, at) + mark
-      copied = at + length
+const coverGroups = (sweep: Sweep, start: number, end: number) => {
+  const { codes } = sweep
+  let seen = 0
+  let next = start
+  let sight = 0
+  for (let first = 0; ;) {
+    while (next < end && seen < first + 5) {
+      const close = endOf(codes, next, Characters.digit)
+      seeGroup(codes, seen & 7, next, close)
+      sight |= Math.min(close - next, all) << (bits * (seen - first))
+      seen += 1
+      next = close + 1
     }
-    at += Math.max(group, length) + 1
+    if (first >= seen) return
+    let count = 0
+    const length = sight & all
+    if (length === 4) {
+      count =
+        groupings.find(
+          ({ count: groups, lengths, mask }) =>
+            (sight & mask) === lengths && areCardNumber(codes, first, groups)
+        )?.count ?? 0
+    } else if (length >= least && areCardNumber(codes, first, 1)) count = 1
+    if (count > 0) sweep.coverCard(starts[first & 7] ?? 0, ends[(first + count - 1) & 7] ?? 0)
+    first += Math.max(1, count)
+    sight >>>= bits * Math.max(1, count)
   }
-  return copied === 0 ? run : safe + run.slice(copied)
 }
 
-/** Takes out of a text what has the length, the grouping and the check digit of a card number. */
-export const removeCardNumbers = (text: string): string => {
-  let safe = ""
-  let copied = 0
-  digitRun.lastIndex = 0
-  for (let match = digitRun.exec(text); match !== null; match = digitRun.exec(text)) {
-    // Not left to the pattern: a megabyte of digits would exhaust its stack.
-    let end = digitRun.lastIndex
-    for (;;) {
-      if (isDigit(text.charCodeAt(end))) end += 1
-      else if (isGap(text.charCodeAt(end)) && isDigit(text.charCodeAt(end + 1))) end += 2
-      else break
-    }
-    safe += text.slice(copied, match.index) + withoutCards(text.slice(match.index, end))
-    copied = end
-    digitRun.lastIndex = end
+/** The digits and their gaps from a place on; returns where they end. */
+const coverRun = (sweep: Sweep, at: number): number => {
+  const { codes } = sweep
+  // Not what is behind a decimal point.
+  if (codes[at - 1] === point && isDigit(codes[at - 2])) return endOf(codes, at, Characters.digit)
+  let digits = 0
+  let end = at
+  for (; ; end++) {
+    const code = codes[end]
+    if (isDigit(code)) digits++
+    else if (!isGap(code) || !isDigit(codes[end + 1])) break
   }
-  return copied === 0 ? text : safe + text.slice(copied)
+  if (digits < least) return end
+  if (isCardNumber(codes, at, end, digits)) sweep.coverCard(at, end)
+  else if (digits < end - at || digits > 19) coverGroups(sweep, at, end)
+  return end
+}
+
+/**
+ * What has the length, the grouping and the check digit of a card number.
+ *
+ * Most of a text is stepped over: what has no digits and gaps at the end of thirteen places begins none in them.
+ */
+export const findCardNumbers = (sweep: Sweep) => {
+  const { codes } = sweep
+  for (let start = Characters.margin; start + least <= sweep.end;) {
+    let at = start + least - 1
+    while (at >= start && (isDigit(codes[at]) || isGap(codes[at]))) at--
+    if (at >= start) {
+      start = at + 1
+      continue
+    }
+    at = start
+    while (isDigit(codes[at]) || isGap(codes[at])) at = isDigit(codes[at]) ? coverRun(sweep, at) : at + 1
+    start = at + 1
+  }
 }

@@ -11,12 +11,13 @@ export const asOf = "2026-11-21"
 export const source = "npm:@pydantic/genai-prices@0.1.8"
 
 /** Names the data by its content. */
-export const snapshot = "2026-11-21-e361c2af753c0f53"
+export const snapshot = "2026-11-21-396811b02d07d04c"
 
 export const providers: Readonly<Record<string, ProviderPrices>> = {
   "openai": {
     tiers: {"batch":500,"flex":500,"priority":2000},
     regional: 1100,
+    tools: [{"source":"https://platform.openai.com/docs/pricing","fees":{"webSearch":10000000000,"fileSearch":2500000000,"container":30000000000}}],
     prices: [
       {"models":["ada","text-ada-001"],"rates":{"input":400000,"output":400000}},
       {"models":["babbage"],"rates":{"input":500000,"output":500000}},
@@ -203,6 +204,7 @@ export const providers: Readonly<Record<string, ProviderPrices>> = {
     ]
   },
   "groq": {
+    tiers: {"on_demand":1000,"flex":1000},
     prices: [
       {"models":["deepseek-r1-distill-llama-70b"],"rates":{"input":750000,"output":990000}},
       {"models":["gemma-7b-it"],"rates":{"input":70000,"output":70000}},

@@ -7,7 +7,8 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import { InvalidSetting } from "../InvalidSetting.ts"
-import type { ListedPrice, Rates } from "../PriceCatalogue.ts"
+import type { ListedPrice, Rates, ToolFees } from "../PriceCatalogue.ts"
+import { type Tool, tools } from "../Usage.ts"
 import * as Decimals from "./decimal.ts"
 
 /** A number counts as what it is written as. */
@@ -58,6 +59,13 @@ const rateNames = [
   "audioHour"
 ] as const
 
+const Fee = Schema.optionalKey(decimal(9, 'dollars with at most nine decimals, such as "2.5"'))
+
+const fees = { webSearch: Fee, fileSearch: Fee, container: Fee, largeContainer: Fee } satisfies Record<
+  Tool,
+  unknown
+>
+
 const hasRate = (value: Readonly<Partial<Record<keyof Rates, Decimal | undefined>>>) =>
   rateNames.some((name) => value[name] !== undefined)
 
@@ -71,6 +79,8 @@ const File = Schema.Struct({
         /** Whose price list holds. */
         as: Schema.optional(Name),
         tiers: Schema.optional(Schema.Record(Name, Multiplier)),
+        /** Dollars for a thousand calls of a built-in tool. */
+        tools: Schema.optional(Schema.Struct(fees)),
         regional: Schema.optional(Multiplier)
       })
     )
@@ -101,6 +111,7 @@ export type PriceFile = typeof File.Encoded
 interface Provider {
   readonly tiers: Readonly<Record<string, number>>
   readonly regional: number | undefined
+  readonly tools: ToolFees | undefined
   readonly prices: ReadonlyArray<ListedPrice>
 }
 
@@ -163,6 +174,16 @@ const ratesOf = (prices: Readonly<Partial<Record<keyof Rates, Decimal | undefine
   return given
 }
 
+/** Dollars per thousand calls with nine decimals are whole pico-dollars per call. */
+const feesOf = (given: Readonly<Partial<Record<Tool, Decimal | undefined>>>): ToolFees => {
+  const read: Partial<Record<Tool, number>> = {}
+  for (const tool of tools) {
+    const fee = given[tool]
+    if (fee !== undefined) read[tool] = units(fee, 9)
+  }
+  return read
+}
+
 /** Checks and reads overrides. */
 export const decode = (owner: string, input: unknown): Effect.Effect<Decoded, InvalidSetting> =>
   Effect.map(
@@ -181,6 +202,7 @@ export const decode = (owner: string, input: unknown): Effect.Effect<Decoded, In
             Object.entries(terms?.tiers ?? {}).map(([tier, times]) => [tier.toLowerCase(), units(times, 3)])
           ),
           regional: terms?.regional === undefined ? undefined : units(terms.regional, 3),
+          tools: terms?.tools === undefined ? undefined : feesOf(terms.tools),
           prices: prices
             .filter(({ provider }) => provider === name)
             .map(({ above, effectiveFrom, model, source, ...own }): ListedPrice => {

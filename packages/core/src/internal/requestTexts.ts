@@ -1,6 +1,6 @@
 /**
  * What people wrote in the body of a request: chat `messages`, `input` and `instructions` of responses, `input` of
- * embeddings and speech, `prompt` of older completions and images.
+ * embeddings and speech, `prompt` of older completions and images, `items` of conversations, `query` of searches.
  */
 
 /** A JSON object; fields that nobody knows are kept. */
@@ -59,7 +59,7 @@ const mapItems = (value: unknown, change: Change): unknown => {
   return Array.isArray(value) ? mapArray(value, (item) => mapItem(item, change)) : value
 }
 
-const fields = ["messages", "input", "instructions", "prompt"]
+const fields = ["messages", "input", "items", "instructions", "prompt", "query"]
 
 /** Changes every text, and nothing else; the same body where no text changed. */
 export const map = (body: JsonObject, change: Change): JsonObject =>
@@ -77,7 +77,7 @@ export const of = (body: JsonObject): ReadonlyArray<string> => {
 
 /** How many messages, items or inputs there are; tokens by number are one input. */
 export const count = (body: JsonObject): number => {
-  const many = body["messages"] ?? body["input"] ?? body["prompt"]
+  const many = body["messages"] ?? body["input"] ?? body["prompt"] ?? body["items"]
   if (!Array.isArray(many)) return many === undefined || many === null ? 0 : 1
   return many.some((item) => typeof item === "number") ? 1 : many.length
 }

@@ -1,7 +1,7 @@
 /**
  * Names that come from callers and servers, such as a model's, without keys: for rows, labels and errors.
  */
-import * as SecretShapes from "./secretShapes.ts"
+import * as RedactionSweep from "./redactionSweep.ts"
 
 const most = 1000
 
@@ -13,11 +13,12 @@ export const of = (name: string): string => {
   let safe = known.get(name)
   if (safe === undefined) {
     if (known.size >= most) known.clear()
-    safe = SecretShapes.remove(name.slice(0, 4096))
+    safe = RedactionSweep.removeSecrets(name.slice(0, 4096))
     known.set(name, safe)
   }
   return safe
 }
 
 /** A name that comes once, such as a request's. */
-export const once = (name: string): string => (name === "" ? "" : SecretShapes.remove(name.slice(0, 4096)))
+export const once = (name: string): string =>
+  name === "" ? "" : RedactionSweep.removeSecrets(name.slice(0, 4096))

@@ -1,74 +1,219 @@
 /**
- * Keys and credentials, known by their shape or by the name beside them.
+ * Keys and credentials that are known by their shape, each sought from the character that betrays it.
  *
- * Each pattern begins at a fixed piece, and what it may look at in vain is bounded or is not looked at again: no
- * text makes it start over and over. Every run has a bound, since the stack of a pattern has one. Texts may stand inside JSON, once or several times encoded: `\n` before a key
- * and `\"` around it are no part of it.
+ * Texts may stand inside JSON, once or several times encoded: a `\n` before a key is no part of it.
  */
+import * as Characters from "./characters.ts"
+import type { Sweep } from "./sweep.ts"
 
-/** What stands in the place of a secret. */
-export const mark = "[redacted]"
+const { backslash, endOf, endsWith, isAt, isThere, startsWith } = Characters
 
-/** Keys of OpenAI and others with a speaking prefix: Stripe, Slack, GitHub, GitLab, Hugging Face, Groq, … */
-const prefixed =
-  /[-_](?<=[a-z][-_])(?<=(?:(?:(?<!\w)|\\[bfnrtv]|\\u[\da-f]{4}|\\x[\da-f]{2}|%[\da-f]{2}|\[[\d;]{0,9}m)(sk|pk|rk|ek|sess|whsec|gsk|hf|xai|pplx|nvapi|glpat|xox[abeoprs]|gh[opsur]|github_pat)|(?<![a-z\d])(sk(?=-)))[-_])[\w*.…-]{6,8192}/giu
+// ---------------------------------------------------------------------------
+// From `-` and `_`
+// ---------------------------------------------------------------------------
 
-/** Sought from the separator: there are fewer of them than of words that begin like a prefix. */
-const withoutPrefixed = (text: string): string => {
-  let safe = ""
-  let copied = 0
-  for (const match of text.matchAll(prefixed)) {
-    const start = match.index - (match[1] ?? match[2] ?? "").length
-    safe += text.slice(copied, Math.max(copied, start)) + mark
-    copied = match.index + match[0].length
-  }
-  return copied === 0 ? text : safe + text.slice(copied)
+/** OpenAI's, and those of Stripe, Slack, GitHub, GitLab, Hugging Face, Groq, … */
+const prefixes = Characters.byEnding(
+  "sk pk rk ek sess whsec gsk hf xai pplx nvapi glpat xoxa xoxb xoxe xoxo xoxp xoxr xoxs gho ghp ghs ghu ghr github_pat"
+    .split(" ")
+    .map((word) => ({ word }))
+)
+
+const hyphen = 45
+const underscore = 95
+const percent = 37
+
+const escape = /(?:\\[bfnrtv]|%[\da-f]{2}|\\x[\da-f]{2}|\\u[\da-f]{4}|\[[\d;]{0,9}m)$/iu
+
+/** Whether a word begins here although a letter stands before it: the end of an escape of JSON, of a URL or of a terminal. */
+const isBehindEscape = (sweep: Sweep, at: number): boolean => {
+  const { codes } = sweep
+  return (
+    (codes[at - 2] === backslash ||
+      codes[at - 3] === percent ||
+      codes[at - 4] === backslash ||
+      codes[at - 6] === backslash ||
+      endsWith(codes, at, "m")) &&
+    escape.test(sweep.slice(at - 11, at))
+  )
 }
 
-const shapes: ReadonlyArray<readonly [RegExp, string]> = [
-  [
-    /-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----(?:[^-]|-(?!----)){0,16384}(?:-----END [A-Z ]{0,20}PRIVATE KEY-----)?/gu,
-    mark
-  ],
-  // The user and password of a URL.
-  [/:\/\/[^\s/?#@"'\\]{1,256}@/gu, `://${mark}@`],
-  // Credentials of HTTP; not "bearer tokens" nor "basic questions".
-  [
-    /(?:Bearer(?:[\s:=]|%20){1,64}){1,16}(?!(?:tokens?|auth[a-z]*|credentials?|scheme)\b)[\w.~+/=-]{6,8192}/giu,
-    mark
-  ],
-  [/[Bb]asic(?:\s|%20){1,64}(?=\w[a-z]*[A-Z\d+/=])[\w.~+/=-]{6,8192}/gu, mark],
-  // JSON web tokens, signed (three parts) or encrypted (five).
-  [/eyJ[\w-]{8,8192}(?:\.[\w-]{0,8192}){0,4}/gu, mark],
-  // Keys of AWS, Google, SendGrid and Mailgun.
-  [/(?<![A-Z\d])(?:AKIA|ASIA)[A-Z\d]{16}(?![A-Z\d])/gu, mark],
-  [/AIza[\w-]{35}/gu, mark],
-  [/ya29\.[\w-]{20,8192}/gu, mark],
-  [/SG\.[\w-]{16,8192}\.[\w-]{16,8192}/gu, mark],
-  [/key[-_](?=[a-z_-]{0,32}\d)[\w-]{16,8192}/giu, mark],
-  // What stands beside a telling name, in JSON, in a query or in a header: what is in quotes, whatever it holds; the
-  // second of a pair in a list; all of a cookie's line; and of the rest, up to where a value ends.
-  [
-    /([=:](?<=[\w"'\s][=:])(?<=(?:(?:api|access|private|subscription|signing|account)[-_]?key|access[-_]?key[-_]?id|authorization|passw(?:or)?d|passphrase|pwd|secret|credentials?|token|cookies?)(?:\\{0,7}["'])?\s{0,8}[=:])>?\s{0,8}(\\{0,7}["']))(?:(?!(?<!\\)\2)[\s\S]){1,8192}/giu,
-    `$1${mark}`
-  ],
-  [
-    /(,(?<=(?:api[-_]?key|authorization|cookie)\\{0,7}["']\s{0,8},)\s{0,8}(\\{0,7}["']))(?:(?!(?<!\\)\2)[\s\S]){1,8192}/giu,
-    `$1${mark}`
-  ],
-  [
-    /([=:](?<=[\w"'\s][=:])(?<=cookies?(?:\\{0,7}["'])?\s{0,8}[=:])\s{0,8}(?:\\{0,7}["'])?)[^\r\n"'\\]{6,8192}/giu,
-    `$1${mark}`
-  ],
-  [
-    /([=:](?<=[\w"'\s][=:])(?<=(?:(?:api|access|private|subscription|signing|account)[-_]?key|access[-_]?key[-_]?id|authorization|passw(?:or)?d|passphrase|pwd|secret|credentials?|token|x-amz-signature|[?&]sig)(?:\\{0,7}["'])?\s{0,8}[=:])>?\s{0,8})(?:(?:Bearer|Basic|Digest|Token|ApiKey|Negotiate)\s{1,8})?(?:[^\s"'\\,}&]|\\{1,64}(?!["'\\])){6}[^\s"'\\,}&]{0,8192}(?:\\{1,64}(?!["'\\])[^\s"'\\,}&]{0,8192}){0,64}/giu,
-    `$1${mark}`
-  ]
-]
+/** The length of the prefix before a separator; 0 for none. */
+const prefixBefore = (sweep: Sweep, at: number): number => {
+  const { codes } = sweep
+  const likely = Characters.endingAt(prefixes, codes, at)
+  if (likely === undefined) return 0
+  for (const { word } of likely) {
+    if (!endsWith(codes, at, word)) continue
+    const start = at - word.length
+    if (!isAt(codes, start - 1, Characters.word) || isBehindEscape(sweep, start)) return word.length
+    if (word === "sk" && codes[at] === hyphen && codes[start - 1] === underscore) return word.length
+  }
+  return 0
+}
 
-/** Takes keys and credentials out of a text. */
-export const remove = (text: string): string => {
-  let safe = withoutPrefixed(text)
-  for (const [pattern, replacement] of shapes) safe = safe.replace(pattern, replacement)
-  return safe
+/** `sk-…`, `ghp_…`: from the separator, of which there are fewer than of words that begin like a prefix. */
+export const coverPrefixed = (sweep: Sweep, at: number) => {
+  const { codes } = sweep
+  if (at < sweep.prefixed) return
+  const length = prefixBefore(sweep, at)
+  if (length === 0) return
+  const end = endOf(codes, at + 1, Characters.masked)
+  if (end - at <= 6) return
+  sweep.prefixed = end
+  sweep.cover(at - length, end)
+}
+
+/** `key-…`, of Mailgun and others: with a digit near its beginning, as words have none. */
+export const coverKey = (sweep: Sweep, at: number) => {
+  const { codes } = sweep
+  if (at < sweep.key || !endsWith(codes, at, "key")) return
+  const start = at + 1
+  if (sweep.keyName < start) sweep.keyName = endOf(codes, start, Characters.name)
+  if (sweep.keyName - start > 32 || !isAt(codes, sweep.keyName, Characters.digit)) return
+  const end = endOf(codes, start, Characters.token)
+  if (end - start < 16) return
+  sweep.key = end
+  sweep.cover(at - 3, end)
+}
+
+const dashes = "-----"
+
+/** `-----BEGIN … PRIVATE KEY-----`, to its end, or as far as one may reach that has none. */
+export const coverPrivateKey = (sweep: Sweep, at: number) => {
+  const { codes } = sweep
+  if (!isThere(codes, at, "-----BEGIN ")) return
+  const title = endOf(codes, at + 11, Characters.upper | Characters.space, 40)
+  if (!isThere(codes, title, dashes)) return
+  if (!isThere(codes, title - 11, "PRIVATE KEY") && !isThere(codes, title - 17, "PRIVATE KEY BLOCK")) return
+  const start = title + dashes.length
+  const next = sweep.find(dashes, start)
+  const end = Math.min(next, start + 16_384)
+  let last = end
+  if (end === next && isThere(codes, end, "-----END ")) {
+    const ended = endOf(codes, end + 9, Characters.upper | Characters.space, 40)
+    if (isThere(codes, ended, dashes)) last = ended + dashes.length
+  }
+  sweep.cover(at, last)
+}
+
+// ---------------------------------------------------------------------------
+// From a letter
+// ---------------------------------------------------------------------------
+
+/** Where the space ends that stands between a scheme of HTTP and its credentials. */
+const endOfGap = (codes: Characters.Codes, at: number, hasSigns: boolean): number => {
+  let end = at
+  for (let count = 0; count < 64; count++) {
+    if (isAt(codes, end, Characters.space)) end += 1
+    else if (isThere(codes, end, "%20")) end += 3
+    else if (hasSigns && (codes[end] === 58 || codes[end] === 61)) end += 1
+    else break
+  }
+  return end
+}
+
+/** What prose has behind "bearer": tokens, authentication, credentials, scheme. */
+const isProse = (sweep: Sweep, at: number): boolean => {
+  const end = endOf(sweep.codes, at, Characters.word, 64)
+  return /^(?:tokens?|auth[a-z]*|credentials?|scheme)$/iu.test(sweep.slice(at, end))
+}
+
+/** `Bearer …`, also twice. */
+export const coverBearer = (sweep: Sweep, at: number) => {
+  const { codes } = sweep
+  if (at < sweep.bearer) return
+  let start = at
+  while (startsWith(codes, start, "bearer")) {
+    const end = endOfGap(codes, start + 6, true)
+    if (end === start + 6) break
+    start = end
+  }
+  if (start === at) return
+  sweep.bearer = start
+  const end = endOf(codes, start, Characters.credential)
+  if (end - start < 6 || isProse(sweep, start)) return
+  sweep.bearer = end
+  sweep.cover(at, end)
+}
+
+/** `+`, `/` and `=` of Base64. */
+const isSign = (code: number | undefined): boolean => code === 43 || code === 47 || code === 61
+
+/** `Basic …`, where what follows is no word. */
+export const coverBasic = (sweep: Sweep, at: number) => {
+  const { codes } = sweep
+  if (at < sweep.basic || !isThere(codes, at + 1, "asic")) return
+  const start = endOfGap(codes, at + 5, false)
+  if (start === at + 5 || !isAt(codes, start, Characters.word)) return
+  const odd = endOf(codes, start + 1, Characters.lower)
+  if (!isAt(codes, odd, Characters.upper | Characters.digit) && !isSign(codes[odd])) return
+  const end = endOf(codes, start, Characters.credential)
+  if (end - start < 6) return
+  sweep.basic = end
+  sweep.cover(at, end)
+}
+
+/** JSON web tokens, signed (three parts) or encrypted (five), from the `J` of `eyJ`. */
+export const coverWebToken = (sweep: Sweep, at: number) => {
+  const { codes } = sweep
+  if (at < sweep.webToken || !isThere(codes, at - 2, "ey")) return
+  let end = endOf(codes, at + 1, Characters.token)
+  if (end - at <= 8) return
+  for (let part = 1; part < 5 && codes[end] === 46; part++) {
+    end = endOf(codes, end + 1, Characters.token)
+  }
+  sweep.webToken = end
+  sweep.cover(at - 2, end)
+}
+
+/** Keys of AWS (`AKIA…`, `ASIA…`) and Google (`AIza…`). */
+export const coverCloudKey = (sweep: Sweep, at: number) => {
+  const { codes } = sweep
+  if (isThere(codes, at + 1, "Iza")) {
+    const end = endOf(codes, at + 4, Characters.token)
+    if (at < sweep.google || end - at < 39) return
+    sweep.google = end
+    return sweep.cover(at, end)
+  }
+  if (!isThere(codes, at + 1, "KIA") && !isThere(codes, at + 1, "SIA")) return
+  const capitals = Characters.upper | Characters.digit
+  if (!isAt(codes, at - 1, capitals) && endOf(codes, at, capitals, 21) === at + 20) sweep.cover(at, at + 20)
+}
+
+// ---------------------------------------------------------------------------
+// From `.`
+// ---------------------------------------------------------------------------
+
+/** Keys of Google (`ya29.…`) and SendGrid (`SG.….…`). */
+export const coverDotted = (sweep: Sweep, at: number) => {
+  const { codes } = sweep
+  if (at >= sweep.google && isThere(codes, at - 4, "ya29")) {
+    const end = endOf(codes, at + 1, Characters.token)
+    if (end - at <= 20) return
+    sweep.google = end
+    return sweep.cover(at - 4, end)
+  }
+  if (at < sweep.sendGrid || !isThere(codes, at - 2, "SG")) return
+  const middle = endOf(codes, at + 1, Characters.token)
+  if (middle - at <= 16 || codes[middle] !== 46) return
+  const end = endOf(codes, middle + 1, Characters.token)
+  if (end - middle <= 16) return
+  sweep.sendGrid = end
+  sweep.cover(at - 2, end)
+}
+
+// ---------------------------------------------------------------------------
+// From `:`
+// ---------------------------------------------------------------------------
+
+/** The user and password of a URL, in front of its host. */
+export const coverUserInformation = (sweep: Sweep, at: number) => {
+  const { codes } = sweep
+  if (!isThere(codes, at + 1, "//")) return
+  const start = at + 3
+  const end = endOf(codes, start, Characters.userInformation, 256)
+  if (end === start || codes[end] !== 64) return
+  sweep.hostSign = end
+  sweep.cover(start, end)
 }

@@ -19,6 +19,8 @@ export interface Ends {
 /** The clocks of one attempt. Reading and setting them is synchronous: they are touched for every chunk. */
 export class Watch {
   waitingSince: number | undefined = undefined
+  /** Of the reply, once its headers are there. */
+  header: ((name: string) => string | undefined) | undefined = undefined
   readonly clock: Clock.Clock
   readonly limits: Limits
   readonly startedAt: number
@@ -41,25 +43,32 @@ export class Watch {
     return this.cutShort && health === "down" ? "unknown" : health
   }
 
+  private late(phase: LlmError.TimedOut["phase"], limit?: number): LlmError.TimedOut {
+    const requestId = this.header?.("x-request-id")
+    return new LlmError.TimedOut({
+      ...this.context,
+      ...(requestId === undefined ? {} : { requestId }),
+      phase,
+      ...(limit === undefined ? {} : { limit })
+    })
+  }
+
   /** The clock that has run out, or the milliseconds until the next can. */
   check(): LlmError.TimedOut | number {
     const now = this.clock.currentTimeMillisUnsafe()
     const { firstEvent, idle, total } = this.limits
-    if (now >= this.ends.total)
-      return new LlmError.TimedOut({ ...this.context, phase: "total", limit: total })
+    if (now >= this.ends.total) return this.late("total", total)
     if (now >= this.ends.deadline) {
       this.cutShort = true
-      return new LlmError.TimedOut({ ...this.context, phase: "total" })
+      return this.late("total")
     }
     const left = Math.min(this.ends.total, this.ends.deadline) - now
     if (!this.committed) {
       const silence = this.startedAt + firstEvent - now
-      return silence > 0
-        ? Math.min(left, silence)
-        : new LlmError.TimedOut({ ...this.context, phase: "firstEvent", limit: firstEvent })
+      return silence > 0 ? Math.min(left, silence) : this.late("firstEvent", firstEvent)
     }
     if (this.waitingSince !== undefined && this.waitingSince + idle <= now) {
-      return new LlmError.TimedOut({ ...this.context, phase: "idle", limit: idle })
+      return this.late("idle", idle)
     }
     return Math.min(left, this.waitingSince === undefined ? idle : this.waitingSince + idle - now)
   }

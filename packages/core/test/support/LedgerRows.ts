@@ -1,5 +1,6 @@
 import type { LedgerStore } from "@llm/core"
 import * as fc from "fast-check"
+import * as Totals from "../../src/internal/ledgerTotals.ts"
 
 export const hour = 3_600_000
 
@@ -33,9 +34,11 @@ export const make = (given: Partial<LedgerStore.Row> = {}): LedgerStore.Row => (
     audioOutput: 7,
     unattributed: 8
   },
+  toolCalls: 2,
+  serviceTier: "flex",
   audioMillis: 9,
   exact: true,
-  cost: { nanoDollars: 1_234_567, snapshot: "2026-11-01" },
+  cost: { nanoDollars: 1_234_567, toolNanoDollars: 34_567, snapshot: "2026-11-01" },
   ...given
 })
 
@@ -58,6 +61,8 @@ export const arbitrary: fc.Arbitrary<ReadonlyArray<LedgerStore.Row>> = fc
       ),
       input: fc.nat({ max: 1_000_000 }),
       exact: fc.boolean(),
+      serviceTier: few.map((n) => [null, "default", "flex", "priority"][n] ?? null),
+      toolCalls: fc.nat({ max: 5 }),
       nanoDollars: fc.option(fc.nat({ max: 1_000_000_000_000 }))
     }),
     { selector: ({ callId, number }) => `${callId} ${number}`, maxLength: 40 }
@@ -67,7 +72,10 @@ export const arbitrary: fc.Arbitrary<ReadonlyArray<LedgerStore.Row>> = fc
       make({
         ...given,
         tokens: { ...make().tokens, input },
-        cost: nanoDollars === null ? "unpriced" : { nanoDollars, snapshot: "s" }
+        cost:
+          nanoDollars === null
+            ? "unpriced"
+            : { nanoDollars, ...Totals.toolPart(nanoDollars >> 1), snapshot: "s" }
       })
     )
   )

@@ -16,7 +16,7 @@ import * as Redis from "effect/persistence/Redis"
 import * as Call from "../../src/Call.ts"
 import * as CircuitBreaker from "../../src/CircuitBreaker.ts"
 import * as RateLimit from "../../src/RateLimit.ts"
-import * as RedisServer from "./RedisServer.ts"
+import * as RedisServer from "@llm/test-servers/RedisServer"
 
 const [, , port, prefix, limit] = process.argv
 

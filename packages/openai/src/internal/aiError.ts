@@ -4,7 +4,7 @@
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as AiError from "effect/ai/AiError"
-import { LlmError } from "@llm/core"
+import * as LlmError from "@llm/core/LlmError"
 
 /** What our operations can fail with here. */
 export type Original = LlmError.CallError | LlmError.StreamInterrupted | LlmError.Refused

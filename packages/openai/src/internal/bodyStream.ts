@@ -20,7 +20,7 @@ interface Clocks {
   readonly received: () => void
 }
 
-/** For undici, which takes a `Readable`. */
+/** As Node's streams are read. */
 export class BodyStream extends Readable {
   private readonly pieces: AsyncIterator<Uint8Array>
   private readonly clocks: Clocks
@@ -30,7 +30,7 @@ export class BodyStream extends Readable {
     super({ highWaterMark: 64 * 1024 })
     this.pieces = Stream.toAsyncIterable(pieces)[Symbol.asyncIterator]()
     this.clocks = clocks
-    // undici listens only for as long as the request lives.
+    // The pool listens; one that never came so far must not end the process.
     this.on("error", () => {})
   }
 

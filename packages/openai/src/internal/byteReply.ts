@@ -2,7 +2,9 @@
  * A reply of bytes that nobody here reads: sound, a file. It is relayed as it comes.
  */
 import * as Effect from "effect/Effect"
-import { LlmError, type Resilience, type ResponseCache } from "@llm/core"
+import * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
+import type * as ResponseCache from "@llm/core/ResponseCache"
 import type { Reply } from "../OpenAiClient.ts"
 import { withRequestId } from "./context.ts"
 import { checkBytes } from "./operation.ts"

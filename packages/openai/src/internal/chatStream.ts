@@ -4,7 +4,9 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Clock from "effect/Clock"
-import { type LlmError, type Resilience, Usage } from "@llm/core"
+import type * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
+import * as Usage from "@llm/core/Usage"
 import { isErrorBody, type Reply } from "../OpenAiClient.ts"
 import * as EventStream from "./eventStream.ts"
 import type { SseEvent } from "./sse.ts"
@@ -109,6 +111,8 @@ class Reader extends EventStream.EventReader<ChatChunk> implements Said {
   private readonly finished = new Set<number>()
   /** A choice came, be it an empty one. */
   private answered = false
+  /** Not every server repeats it where it tells the usage. */
+  private tier: string | undefined
   pieces = 0
   head: ChatChunk | undefined
   beyondText = false
@@ -166,7 +170,10 @@ class Reader extends EventStream.EventReader<ChatChunk> implements Said {
     }
     this.meaningful ||= isMeaningful(json)
     this.complete ||= this.finished.size >= this.choices
-    if (json.usage !== null && json.usage !== undefined) this.usage = Usage.fromWire(json.usage) ?? this.usage
+    if (present(json.service_tier)) this.tier = json.service_tier
+    if (json.usage !== null && json.usage !== undefined) {
+      this.usage = Usage.fromReply({ service_tier: this.tier, usage: json.usage }) ?? this.usage
+    }
     return json
   }
 }

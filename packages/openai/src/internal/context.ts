@@ -1,7 +1,7 @@
 /**
  * Where an error of a reply comes from.
  */
-import type { LlmError } from "@llm/core"
+import type * as LlmError from "@llm/core/LlmError"
 
 /** The attempt's context, with the provider's request id once a reply has named it. */
 export const withRequestId = (context: LlmError.Context, requestId: string | undefined): LlmError.Context =>

@@ -3,7 +3,7 @@
  */
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import type { Rescue } from "@llm/core"
+import type * as Rescue from "@llm/core/Rescue"
 import { anchor, endsInHalf, type Rule } from "./joint.ts"
 import { appended, withMembers } from "./jsonText.ts"
 

@@ -3,16 +3,18 @@
  * meaningful event, the end, and everything that goes wrong in between. What an event means is its
  * protocol's business.
  */
+import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import {
-  type Call,
-  ErrorResponse,
-  LlmError,
-  type Resilience,
-  type ResponseCache,
-  type Usage
-} from "@llm/core"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type * as Call from "@llm/core/Call"
+import * as ErrorResponse from "@llm/core/ErrorResponse"
+import * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
+import type * as ResponseCache from "@llm/core/ResponseCache"
+import type * as Usage from "@llm/core/Usage"
 import { parseJson, readBytes, type Reply } from "../OpenAiClient.ts"
 import { withRequestId } from "./context.ts"
 import { SseDecoder, type SseEvent, SseOverflow } from "./sse.ts"
@@ -336,3 +338,24 @@ export const open = Effect.fnUntraced(function* <A, R extends EventReader<A>>(
 
   return { first, next, head: headOf(attempt, reply), call: attempt.call, relay, reader }
 })
+
+/** What a stream tells, once it is opened: `opening` is run anew for each run of it. */
+export const told = <A, E, R>(
+  opening: Effect.Effect<Pick<Opened<A>, "first" | "next">, E, R>
+): Stream.Stream<A, E | Broken, Exclude<R, Scope.Scope>> =>
+  Stream.unwrap(
+    Effect.map(opening, ({ first, next }) => {
+      let begun = false
+      const step = Effect.suspend(() => {
+        if (begun) return next
+        begun = true
+        return Effect.succeed(first)
+      })
+      type Pull = Effect.Effect<Arr.NonEmptyReadonlyArray<A>, Broken | Cause.Done>
+      const pull: Pull = Effect.flatMap(step, (found): Pull => {
+        if (found === undefined) return Cause.done()
+        return Arr.isReadonlyArrayNonEmpty(found.chunks) ? Effect.succeed(found.chunks) : pull
+      })
+      return Stream.fromPull(Effect.succeed(pull))
+    })
+  )

@@ -5,7 +5,7 @@ import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import type * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
-import { Redaction } from "@llm/core"
+import * as Redaction from "@llm/core/Redaction"
 
 export interface Limits {
   /** Characters of the text. */

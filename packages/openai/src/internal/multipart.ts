@@ -35,6 +35,18 @@ export class FormFile {
  */
 export type Fields = Readonly<Record<string, unknown>>
 
+const isFile = (value: unknown): boolean =>
+  value instanceof FormFile || (Array.isArray(value) && value.some(isFile))
+
+/** The fields of a form that are files, or lists of files, and all the others. */
+export const parted = (fields: Fields): { readonly files: Fields; readonly texts: Fields } => {
+  const all = Object.entries(fields)
+  return {
+    files: Object.fromEntries(all.filter(([, value]) => isFile(value))),
+    texts: Object.fromEntries(all.filter(([, value]) => !isFile(value)))
+  }
+}
+
 /** A form, ready to be sent any number of times. */
 export interface Form extends Pieces {
   readonly size: number

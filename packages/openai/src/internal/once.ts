@@ -4,7 +4,8 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { LlmError, type Resilience } from "@llm/core"
+import * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
 
 /** Watches over one call's body. */
 export class Once {

@@ -8,12 +8,17 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { LlmError, type Resilience, type Usage } from "@llm/core"
+import type * as Call from "@llm/core/Call"
+import * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
+import type * as Usage from "@llm/core/Usage"
 import { callOf, type OpenAiClient, parseJson, readBytes, type Reply, type Request } from "../OpenAiClient.ts"
 import { withRequestId } from "./context.ts"
-import type * as EventStream from "./eventStream.ts"
+import * as EventStream from "./eventStream.ts"
+import * as Guarded from "./guarded.ts"
 import * as Multipart from "./multipart.ts"
 import { Once } from "./once.ts"
+import * as Placed from "./placed.ts"
 
 // ---------------------------------------------------------------------------
 // What is asked
@@ -117,19 +122,36 @@ const run = <A, R>(
       )
     }
     const route = { method, path: `/${path.map(encodeURIComponent).join("/")}${queryOf(asked.query)}` }
-    const { body, form } = asked
-    if (form !== undefined) return sendForm(client, resilience, call, { ...route, headers }, form, read)
-    const request: Request = {
-      ...route,
-      headers,
-      body:
-        body === undefined
-          ? undefined
-          : (name) => JSON.stringify(model === undefined ? body : { ...body, model: name })
+    const send = (named: Call.Call, { body, form }: Pick<Asked, "body" | "form">) => {
+      const placed = { ...route, body }
+      if (form !== undefined) {
+        return Placed.run(client, named, placed, (there) =>
+          sendForm(client, resilience, there, { ...route, headers }, form, read)
+        )
+      }
+      const request: Request = {
+        ...route,
+        headers,
+        body:
+          body === undefined
+            ? undefined
+            : (name) => JSON.stringify(named.model === undefined ? body : { ...body, model: name })
+      }
+      return Placed.run(client, named, placed, (there) =>
+        resilience.run(there, (attempt) =>
+          Effect.flatMap(client.exchange(attempt, request), (reply) => read(reply, attempt))
+        )
+      )
     }
-    return resilience.run(call, (attempt) =>
-      Effect.flatMap(client.exchange(attempt, request), (reply) => read(reply, attempt))
-    )
+    const { body, form } = asked
+    const { guards } = client
+    if (guards?.seesRequests !== true || (body ?? form) === undefined) return send(call, asked)
+    // Files are nothing that a guard could read.
+    const { files, texts } = form === undefined ? { files: {}, texts: { ...body } } : Multipart.parted(form)
+    return Effect.flatMap(Guarded.before(guards, call, texts), (seen) => {
+      if (seen.body === texts) return send(seen.call, asked)
+      return send(seen.call, form === undefined ? { body: seen.body } : { form: { ...seen.body, ...files } })
+    })
   })
 
 /** Sends a form; one that can be read only once is not sent again once it was begun. */
@@ -205,14 +227,29 @@ export const answered = <A>(
     if (usage !== undefined) attempt.report({ usage: () => usage(json) })
     return { value: json, requestId: reply.requestId, header: reply.header }
   })
-  const answer = Effect.scoped(run(client, resilience, asked, options, false, read))
   const { gone } = asked
-  if (gone === undefined) return answer
-  return Effect.catchIf(
-    answer,
-    (error) => error._tag === "NotFound" && error.attempts > 1,
-    (error) => Effect.succeed({ value: gone, requestId: error.requestId, header: () => undefined })
-  )
+  if (gone === undefined) return Effect.scoped(run(client, resilience, asked, options, false, read))
+  return Effect.suspend(() => {
+    // Several deployments may say that they have none of it: only a failure leaves open what was done.
+    let unsure = false
+    const watched = (reply: Reply, attempt: Resilience.Attempt) =>
+      Effect.onError(read(reply, attempt), () => Effect.sync(() => (unsure = true)))
+    const watching: Client = {
+      ...client,
+      exchange: (attempt, request) =>
+        Effect.onError(client.exchange(attempt, request), (cause) =>
+          Effect.sync(() => {
+            const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+            unsure ||= error?._tag !== "NotFound"
+          })
+        )
+    }
+    return Effect.catchIf(
+      Effect.scoped(run(watching, resilience, asked, options, false, watched)),
+      (error) => error._tag === "NotFound" && unsure,
+      (error) => Effect.succeed({ value: gone, requestId: error.requestId, header: () => undefined })
+    )
+  })
 }
 
 /** An operation that is answered with JSON. Fails as `answered` does. */
@@ -319,25 +356,7 @@ export const events = <A>(
   ) => Effect.Effect<Pick<EventStream.Opened<A>, "first" | "next">, LlmError.ExchangeError>,
   options: CallOptions = {}
 ): Stream.Stream<A, LlmError.CallError | EventStream.Broken> =>
-  Stream.unwrap(
-    Effect.map(
-      run(client, resilience, asked, options, true, (reply, attempt) => open(attempt, reply)),
-      ({ first, next }) => {
-        let begun = false
-        const step = Effect.suspend(() => {
-          if (begun) return next
-          begun = true
-          return Effect.succeed(first)
-        })
-        type Pull = Effect.Effect<Arr.NonEmptyReadonlyArray<A>, EventStream.Broken | Cause.Done>
-        const pull: Pull = Effect.flatMap(step, (found): Pull => {
-          if (found === undefined) return Cause.done()
-          return Arr.isReadonlyArrayNonEmpty(found.chunks) ? Effect.succeed(found.chunks) : pull
-        })
-        return Stream.fromPull(Effect.succeed(pull))
-      }
-    )
-  )
+  EventStream.told(run(client, resilience, asked, options, true, (reply, attempt) => open(attempt, reply)))
 
 // ---------------------------------------------------------------------------
 // Lists

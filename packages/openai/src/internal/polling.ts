@@ -5,7 +5,7 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
-import { LlmError } from "@llm/core"
+import * as LlmError from "@llm/core/LlmError"
 import type { Answered, CallOptions } from "./operation.ts"
 
 /** How something is waited for. */

@@ -6,15 +6,12 @@
  * body). So each kind is built once.
  */
 import type OpenAI from "openai"
+import type { Target } from "./transport.ts"
 
 export type Method = "get" | "post" | "put" | "patch" | "delete"
 
 /** One kind of request, ready to be sent. */
-export interface Kind {
-  readonly method: string
-  readonly origin: string
-  /** Path and query. */
-  readonly path: string
+export interface Kind extends Target {
   readonly headers: Readonly<Record<string, string>>
 }
 
@@ -43,10 +40,14 @@ export class RequestBuilder {
       path: bare,
       ...(hasBody ? { body: "", headers: { "content-type": "application/json" } } : {})
     })
-    const { origin, pathname, search } = new URL(url)
+    const { host, hostname, origin, pathname, port, protocol, search } = new URL(url)
     const kind: Kind = {
       method: method.toUpperCase(),
       origin,
+      secure: protocol === "https:",
+      host,
+      hostname: hostname.replace(/^\[(.*)\]$/u, "$1"),
+      port,
       path: pathname + search,
       headers: Object.fromEntries(req.headers)
     }

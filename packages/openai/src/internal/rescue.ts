@@ -11,15 +11,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
-import {
-  type Call,
-  LlmError,
-  type Rescue,
-  type Resilience,
-  type ResponseCache,
-  Router,
-  Usage
-} from "@llm/core"
+import type * as Call from "@llm/core/Call"
+import * as LlmError from "@llm/core/LlmError"
+import type * as Rescue from "@llm/core/Rescue"
+import type * as Resilience from "@llm/core/Resilience"
+import type * as ResponseCache from "@llm/core/ResponseCache"
+import * as Router from "@llm/core/Router"
+import * as Usage from "@llm/core/Usage"
 import type { ChatChunk, Opened, Step } from "./chatStream.ts"
 import * as Continuation from "./continuation.ts"
 import * as EventStream from "./eventStream.ts"

@@ -14,7 +14,7 @@ const anotherType = (known: ReadonlyArray<string>) =>
 export const OutputText = Schema.Struct({
   type: Schema.Literal("output_text"),
   text: Schema.String,
-  /** Citations of files and pages. */
+  /** Citations of files and pages: `Responses.citationsOf` reads them. */
   annotations: Schema.optional(Schema.NullOr(Schema.Array(Schema.Unknown)))
 })
 

@@ -8,9 +8,13 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { type LlmError, type Resilience, Usage } from "@llm/core"
+import type * as Scope from "effect/Scope"
+import type * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
+import * as Usage from "@llm/core/Usage"
 import { isErrorBody, type Reply } from "../OpenAiClient.ts"
 import * as EventStream from "./eventStream.ts"
+import type * as ResponseObject from "./responseObject.ts"
 import * as ResponseEvent from "./responseEvent.ts"
 import type { SseEvent } from "./sse.ts"
 
@@ -69,6 +73,8 @@ class Reader extends EventStream.EventReader<Event> implements Said {
   id: string | undefined
   background = false
   sequence: number | undefined
+  /** The response as it was last shown whole: at its beginning, and at its end. */
+  shown: ResponseObject.Response | undefined
   /** Up to this number everything is known already. */
   private readonly after: number | undefined
   constructor(attempt: Resilience.Attempt, reply: Reply, clock: Clock.Clock, after: number | undefined) {
@@ -92,7 +98,7 @@ class Reader extends EventStream.EventReader<Event> implements Said {
     }
     if (name === "response.failed") {
       const said = isFailed(json) ? json.response : {}
-      this.usage = Usage.fromWire(said.usage) ?? this.usage
+      this.usage = Usage.fromReply(said) ?? this.usage
       this.refused({ error: said.error })
       return undefined
     }
@@ -116,6 +122,7 @@ class Reader extends EventStream.EventReader<Event> implements Said {
       case "response.queued":
       case "response.in_progress":
         this.id = event.response.id
+        this.shown = event.response
         this.background ||= event.response.background === true
         this.meaningful ||= this.background
         break
@@ -125,7 +132,8 @@ class Reader extends EventStream.EventReader<Event> implements Said {
       case "response.completed":
       case "response.incomplete":
       case "response.cancelled":
-        this.usage = Usage.fromWire(event.response.usage) ?? this.usage
+        this.shown = event.response
+        this.usage = Usage.fromReply(event.response) ?? this.usage
         this.meaningful = true
         this.complete = true
         this.done = true
@@ -143,13 +151,20 @@ export const open = (
   attempt: Resilience.Attempt,
   reply: Reply,
   after?: number
-): Effect.Effect<Opened, LlmError.ExchangeError> =>
-  Effect.map(
-    EventStream.open<Event, Reader>(
+): Effect.Effect<Opened, LlmError.ExchangeError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const { reader, ...opened } = yield* EventStream.open<Event, Reader>(
       attempt,
       reply,
       (clock) => new Reader(attempt, reply, clock, after),
       false
-    ),
-    ({ reader, ...opened }) => ({ ...opened, said: reader })
-  )
+    )
+    const { learn } = reply
+    if (learn !== undefined) {
+      // Its id is known before anybody can ask for it, what was made with it at its end.
+      const told = Effect.suspend(() => (reader.shown === undefined ? Effect.void : learn(reader.shown)))
+      yield* told
+      yield* Effect.addFinalizer(() => told)
+    }
+    return { ...opened, said: reader }
+  })

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { InvalidSetting } from "@llm/core"
+import * as InvalidSetting from "@llm/core/InvalidSetting"
 import type { OpenAi } from "../OpenAi.ts"
 import * as Responses from "../Responses.ts"
 import type { ResponsesConversation, ResponsesOptions } from "../ToolLoop.ts"

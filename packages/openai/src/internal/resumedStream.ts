@@ -7,7 +7,9 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
-import type { Call, LlmError, Resilience } from "@llm/core"
+import type * as Call from "@llm/core/Call"
+import type * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
 import * as EventStream from "./eventStream.ts"
 import type { Event, Opened, Said } from "./responseStream.ts"
 
@@ -84,6 +86,8 @@ export const open = Effect.fnUntraced(function* ({ begin, call, id, resilience, 
       id: undefined,
       rescues: first.opened.call.id,
       operation: "responses.resume",
+      // Nobody else knows it.
+      pinned: first.opened.call.deployment,
       replaySafe: true,
       deadline: endsAt === Number.POSITIVE_INFINITY ? undefined : endsAt
     }

@@ -2,7 +2,7 @@
  * Chunks of a second answer, made to look like the rest of the first: one id, one role, one text, and a
  * usage that counts both.
  */
-import { Usage } from "@llm/core"
+import * as Usage from "@llm/core/Usage"
 import { type ChatChunk, isBeyondText, present } from "./chatStream.ts"
 import type { Joint } from "./joint.ts"
 

@@ -3,7 +3,9 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { type LlmError, type Resilience, Usage } from "@llm/core"
+import type * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
+import * as Usage from "@llm/core/Usage"
 import type { OpenAiClient } from "../OpenAiClient.ts"
 import * as Joined from "./joinedTranscript.ts"
 import * as Operation from "./operation.ts"

@@ -3,7 +3,9 @@
  */
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { type LlmError, type Resilience, Usage } from "@llm/core"
+import type * as LlmError from "@llm/core/LlmError"
+import type * as Resilience from "@llm/core/Resilience"
+import * as Usage from "@llm/core/Usage"
 import { isErrorBody, type Reply } from "../OpenAiClient.ts"
 import * as EventStream from "./eventStream.ts"
 import type { SseEvent } from "./sse.ts"

@@ -89,5 +89,6 @@ const clientOf = (reply: () => OpenAiClient.Reply) =>
   OpenAiClient.OpenAiClient.of({
     provider: "openai",
     deployment: "default",
-    exchange: () => Effect.sync(reply)
+    exchange: () => Effect.sync(reply),
+    socket: () => Effect.die("not opened")
   })

@@ -1,7 +1,8 @@
 /** From a request to its answer: faults, keys, limits, fixtures, routes; and the delivery of it. */
 import { Effect, Predicate, Result } from "effect"
 import type { Clock } from "effect"
-import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http"
+import { type IncomingHttpHeaders, type IncomingMessage, ServerResponse } from "node:http"
+import type { Socket } from "node:net"
 import * as Fault from "../Fault.ts"
 import * as Scenario from "../Scenario.ts"
 import * as Script from "../Script.ts"
@@ -19,6 +20,7 @@ import * as Fixtures from "./Fixtures.ts"
 import * as Form from "./Form.ts"
 import * as Hash from "./Hash.ts"
 import * as Plan from "./Plan.ts"
+import * as Realtime from "./Realtime.ts"
 import type { Record } from "./Recorder.ts"
 import { Recorder } from "./Recorder.ts"
 import { Recording } from "./Recording.ts"
@@ -159,6 +161,62 @@ export class Engine {
         return Delivery.immediately(exchange, Answer.error(ApiError.bodyTooLarge(limit, read)))
       this.#answered(exchange, call(chunks.length === 1 ? (chunks[0] ?? nothing) : Buffer.concat(chunks)))
     })
+  }
+
+  /** A WebSocket where the path has one; anywhere else, and where it is refused, an answer. */
+  upgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
+    const response = new ServerResponse(request)
+    response.shouldKeepAlive = false
+    response.assignSocket(socket)
+    response.on("finish", () => socket.end())
+    const headers = Realtime.headersOf(request.headers)
+    const { call, exchange } = this.#open(request.method ?? "GET", request.url ?? "/", headers, response)
+    if (exchange.record.path !== Realtime.path) return this.#answered(exchange, call(nothing))
+    try {
+      this.#converse(exchange, call(nothing), socket, head)
+    } catch (defect) {
+      Delivery.failed(exchange, defect)
+    }
+  }
+
+  /** A session of the Realtime API, which is one request of the journal. */
+  #converse(exchange: Delivery.Exchange, call: Call, socket: Socket, head: Buffer): void {
+    const { record, recorder } = exchange
+    const { directive } = RequestBody.read({ model: call.query.get("model") ?? "" })
+    const told = Result.getOrElse(directive, () => undefined)
+    record.stream = true
+    record.model = told?.model === "" ? undefined : told?.model
+    const request = this.#asked(record)
+    const reply = this.#fixtures?.next(request)
+    const faults = this.#faults(record, request, told, reply)
+    const wrong = (message: string) => Answer.error(ApiError.invalidRequest(message, { param: "model" }))
+    if (Result.isFailure(faults)) return Delivery.immediately(exchange, wrong(faults.failure))
+    record.faults = faults.success
+    recorder.changed()
+    const plan = Plan.fromFaults(record.faults)
+    const pace = this.#pace(record)
+    const { model } = record
+    const session = Realtime.start({
+      exchange,
+      socket,
+      head,
+      model: model ?? "",
+      tokens: told?.tokens,
+      plan,
+      pace,
+      settings: this.#settings,
+      said: reply === undefined ? undefined : Fixtures.said(reply)
+    })
+    const refusal =
+      FaultAnswer.make({ model: model ?? "unknown", stream: true }, plan) ??
+      this.#refused(record) ??
+      (model === undefined ? wrong("You must provide a model parameter.") : undefined) ??
+      this.#admitted(record, call)?.refusal
+    if (refusal === undefined && session !== undefined) return this.#fork(exchange, session)
+    this.#fork(
+      exchange,
+      Delivery.planned(exchange, refusal ?? wrong("This is no WebSocket handshake."), plan, pace)
+    )
   }
 
   /** The same without a socket. */

@@ -28,6 +28,7 @@ export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFail
 
 export interface Handlers {
   readonly request: (request: Http.IncomingMessage, response: Http.ServerResponse) => void
+  readonly upgrade: (request: Http.IncomingMessage, socket: Socket, head: Buffer) => void
   readonly opened: () => void
   readonly closed: () => void
 }
@@ -54,6 +55,7 @@ export class Listener {
       })
     })
     this.#server.on("request", handlers.request)
+    this.#server.on("upgrade", handlers.upgrade)
   }
 
   listen(host: string, port: number): Effect.Effect<number, PortTaken | ListenFailed> {

@@ -117,11 +117,13 @@ export class PostgresServer extends Context.Service<
   PostgresServer,
   {
     readonly config: PgClient.PgPoolConfig
+    /** The same for a process that takes a connection string. */
+    readonly url: string
     /** Connections end without a farewell. */
     readonly stop: Effect.Effect<void>
     readonly start: Effect.Effect<void>
   }
->()("@llm/api/test/PostgresServer") {}
+>()("@llm/test-servers/PostgresServer") {}
 
 export const layer: Layer.Layer<PostgresServer> = Layer.effect(
   PostgresServer,
@@ -131,6 +133,7 @@ export const layer: Layer.Layer<PostgresServer> = Layer.effect(
     )
     yield* Effect.promise(cluster.start)
     return {
+      url: `postgresql://${username}@localhost/postgres?host=${encodeURIComponent(cluster.directory)}`,
       config: { path: join(cluster.directory, ".s.PGSQL.5432"), username, database: "postgres" },
       start: Effect.promise(cluster.start),
       stop: Effect.promise(cluster.stop)
@@ -139,7 +142,7 @@ export const layer: Layer.Layer<PostgresServer> = Layer.effect(
 )
 
 /** Clients of that server: `PgClient` and `SqlClient`. */
-const layerClient = Layer.unwrap(Effect.map(PostgresServer, ({ config }) => PgClient.layer(config)))
+export const layerClient = Layer.unwrap(Effect.map(PostgresServer, ({ config }) => PgClient.layer(config)))
 
 let schemas = 0
 

@@ -166,6 +166,7 @@ export const client = (options: NetConnectOpts): Effect.Effect<Redis.Redis["Serv
 /** A server that a test may stop in every way. With `LLM_TEST_REDIS_URL` it is somebody's, and left alone. */
 export interface Server {
   readonly options: NetConnectOpts
+  readonly url: string
   /** It is gone: connections break, and new ones are refused. */
   readonly kill: Effect.Effect<void>
   /** It is there again, and empty. */
@@ -196,7 +197,7 @@ const server: Effect.Effect<Server, never, Scope.Scope> = Effect.gen(function* (
   if (url !== undefined) {
     const { hostname, port } = new URL(url)
     const options = { host: hostname, port: Number(port === "" ? 6379 : port) }
-    return { options, kill: Effect.void, restart: Effect.void, freeze: Effect.void, thaw: Effect.void }
+    return { options, url, kill: Effect.void, restart: Effect.void, freeze: Effect.void, thaw: Effect.void }
   }
   const port = yield* freePort
   const options = { host: "127.0.0.1", port }
@@ -220,6 +221,7 @@ const server: Effect.Effect<Server, never, Scope.Scope> = Effect.gen(function* (
   const signal = (name: NodeJS.Signals) => Effect.sync(() => child.kill(name))
   return {
     options,
+    url: `redis://127.0.0.1:${port}`,
     kill: Effect.suspend(() => killed(child)),
     restart: Effect.map(start, (next) => {
       child = next

@@ -1,0 +1,75 @@
+/**
+ * One line for each request, once its answer is over. What callers wrote is in none: no query, no body, no key.
+ */
+import { IncomingMessage, ServerResponse } from "node:http"
+import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import type * as HttpServerRequest from "effect/http/HttpServerRequest"
+
+/** What the routes know of a request. */
+export interface Facts {
+  /** The key's name. */
+  readonly key?: string | undefined
+  readonly operation?: string | undefined
+  readonly model?: string | undefined
+  readonly deployment?: string | undefined
+  readonly attempts?: number | undefined
+  readonly cache?: string | undefined
+  /** Ours. */
+  readonly call?: string | undefined
+  /** The provider's name for the exchange. */
+  readonly upstreamRequest?: string | undefined
+}
+
+export interface AccessLog {
+  /** Follows a request to the end of its answer. */
+  readonly begin: (request: HttpServerRequest.HttpServerRequest) => void
+  /** Adds what is known of it. */
+  readonly note: (request: HttpServerRequest.HttpServerRequest, facts: Facts) => void
+}
+
+/** Longer names are a caller's invention. */
+const longest = 200
+
+const isTold = (value: unknown): boolean => value !== undefined && value !== null && value !== ""
+
+/** Writes to the loggers of the context, at Info. */
+export const make: Effect.Effect<AccessLog> = Effect.gen(function* () {
+  const clock = yield* Clock.Clock
+  const run = Effect.runForkWith(yield* Effect.context<never>())
+  const known = new WeakMap<IncomingMessage, Facts>()
+  return {
+    begin: (request) => {
+      const incoming = NodeHttpServerRequest.toIncomingMessage(request)
+      const response = NodeHttpServerRequest.toServerResponse(request)
+      if (!(incoming instanceof IncomingMessage) || !(response instanceof ServerResponse)) return
+      const { headers, method, socket, url = "" } = incoming
+      const beganAt = clock.currentTimeMillisUnsafe()
+      const { bytesWritten } = socket
+      known.set(incoming, {})
+      response.once("close", () => {
+        const line = {
+          method,
+          path: url.split("?")[0]?.slice(0, longest),
+          status: response.statusCode,
+          whole: response.writableFinished,
+          bytes: socket.bytesWritten - bytesWritten,
+          milliseconds: clock.currentTimeMillisUnsafe() - beganAt,
+          ...known.get(incoming),
+          clientRequest: headers["x-client-request-id"]?.slice(0, longest)
+        }
+        const told = Object.fromEntries(Object.entries(line).filter(([, value]) => isTold(value)))
+        run(Effect.annotateLogs(Effect.logInfo("request"), told))
+      })
+    },
+    note: (request, facts) => {
+      const incoming = NodeHttpServerRequest.toIncomingMessage(request)
+      if (!(incoming instanceof IncomingMessage)) return
+      const entry = known.get(incoming)
+      if (entry === undefined) return
+      const model = facts.model?.slice(0, longest)
+      known.set(incoming, { ...entry, ...facts, ...(model === undefined ? {} : { model }) })
+    }
+  }
+})

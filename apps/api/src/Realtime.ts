@@ -1,0 +1,244 @@
+/**
+ * `GET /v1/realtime`: a WebSocket of OpenAI's Realtime API, with the same keys, limits, budgets and routing as every
+ * other call.
+ *
+ * **Details**
+ *
+ * The provider is connected first: until then every refusal is a status, and retries and failover are the pipe's. A
+ * session is one call, and one row of the ledger: it holds its place under the limits for as long as it lasts, and is
+ * settled by the sum of what its responses used. A key that is revoked ends its sessions.
+ *
+ * **Gotchas**
+ *
+ * `timeouts.total` does not end a session, the provider does (OpenAI: after 60 minutes); `timeouts.idle` ends it where
+ * a side does not even answer pings. What a session has transcribed beside its responses is not counted.
+ */
+import { createHash } from "node:crypto"
+import { IncomingMessage } from "node:http"
+import type { Socket } from "node:net"
+import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
+import type * as ByteSize from "effect/ByteSize"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import type * as Scope from "effect/Scope"
+import * as HttpRouter from "effect/http/HttpRouter"
+import type * as HttpServerRequest from "effect/http/HttpServerRequest"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import { Call, LlmError } from "@llm/core"
+import type { Realtime } from "@llm/openai"
+import * as Access from "./Access.ts"
+import * as CallerHeaders from "./CallerHeaders.ts"
+import * as ErrorAnswer from "./ErrorAnswer.ts"
+import type { Origins } from "./Origins.ts"
+import { Pipeline } from "./Pipeline.ts"
+import { Readiness } from "./Readiness.ts"
+import { RealtimeSession, tick } from "./RealtimeSession.ts"
+import * as Relay from "./Relay.ts"
+
+/** What the route is told. */
+export interface Options {
+  /** The largest message of either side. */
+  readonly bodyLimit: ByteSize.ByteSize
+  readonly origins: Origins
+}
+
+type Answer = HttpServerResponse.HttpServerResponse
+
+const operation = "realtime.connect"
+
+/** A browser cannot set headers: its key comes as a subprotocol, which nobody else is told of. */
+const keyProtocol = "openai-insecure-api-key."
+
+const token = /^[\w!#$%&'*+.^`|~-]{1,300}$/u
+
+/** Subprotocols but the key's, and the key. */
+const offersOf = (header: string | undefined) => {
+  const all = (header ?? "").split(",").map((name) => name.trim())
+  const key = all.find((name) => name.startsWith(keyProtocol))?.slice(keyProtocol.length)
+  const protocols = all.filter((name) => token.test(name) && !name.startsWith(keyProtocol))
+  return { key, protocols }
+}
+
+/** The value that answers a handshake; `undefined` where there is none. */
+const acceptOf = ({ headers }: IncomingMessage): string | undefined => {
+  const { "sec-websocket-key": key, "sec-websocket-version": version, upgrade } = headers
+  if (upgrade?.toLowerCase() !== "websocket" || version !== "13") return undefined
+  if (key === undefined || !/^[\w+/]{22}==$/u.test(key)) return undefined
+  return createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64")
+}
+
+const notUpgraded = () =>
+  ErrorAnswer.badRequest("This is a WebSocket: connect with wss:// or ws://.").pipe(
+    HttpServerResponse.setStatus(426),
+    HttpServerResponse.setHeaders({ upgrade: "websocket", "sec-websocket-version": "13" })
+  )
+
+/** The model and the rest of a query, or what is wrong with it. */
+const wishOf = (url: string): { readonly model: string; readonly query: Record<string, string> } | string => {
+  const mark = url.indexOf("?")
+  const { call_id, model, ...query } = Object.fromEntries(
+    new URLSearchParams(mark === -1 ? "" : url.slice(mark + 1))
+  )
+  // Whose call it is cannot be told, nor which model it runs.
+  if (call_id !== undefined) return "A call that runs elsewhere cannot be joined here."
+  if (model === undefined || model === "") return "Name the model in the query: /v1/realtime?model=…"
+  return { model, query }
+}
+
+const written = HttpServerResponse.empty()
+
+/** Adds the route. */
+export const layer = ({ bodyLimit, origins }: Options) =>
+  HttpRouter.use(
+    Effect.fnUntraced(function* (router) {
+      const pipeline = yield* Pipeline
+      const access = Option.getOrUndefined(yield* Effect.serviceOption(Access.Access))
+      const readiness = yield* Readiness
+      const clock = yield* Clock.Clock
+      const random = yield* Random.Random
+
+      const identify = (
+        headers: CallerHeaders.Headers,
+        address?: string
+      ): Effect.Effect<Access.Caller, Access.Denied> =>
+        access === undefined ? Effect.succeed(Access.anyone) : access.authenticate(headers, address)
+
+      const handle = (
+        incoming: HttpServerRequest.HttpServerRequest
+      ): Effect.Effect<Answer, never, Scope.Scope> => {
+        if (readiness.draining) return Effect.succeed(ErrorAnswer.draining())
+        const request = NodeHttpServerRequest.toIncomingMessage(incoming)
+        if (!(request instanceof IncomingMessage))
+          return Effect.die(new Error("the gateway serves HTTP/1.1 only"))
+        if (!origins.allows(incoming.headers)) {
+          return Effect.succeed(ErrorAnswer.foreignOrigin(incoming.headers["origin"] ?? "another site"))
+        }
+        const accept = acceptOf(request)
+        if (accept === undefined) return Effect.succeed(notUpgraded())
+        const { key, protocols } = offersOf(request.headers["sec-websocket-protocol"])
+        const headers =
+          key === undefined || Access.secretOf(incoming.headers) !== undefined
+            ? incoming.headers
+            : { ...incoming.headers, authorization: `Bearer ${key}` }
+        const converse = (caller: Access.Caller) => {
+          const wish = wishOf(incoming.url)
+          if (typeof wish === "string") return Effect.succeed(ErrorAnswer.badRequest(wish, "model"))
+          const refused = caller.denies({ operation, model: wish.model })?.response
+          if (refused !== undefined) return Effect.succeed(refused)
+          const id = Call.newId(clock, random)
+          const asked: Realtime.Request = {
+            ...wish,
+            id,
+            keyId: caller.keyId,
+            tenant: caller.tenant,
+            protocols,
+            headers: CallerHeaders.forwardable(incoming.headers)
+          }
+          return Effect.matchEffect(
+            Effect.flatMap(pipeline.acquire, (openai) => openai.realtime.connect(asked)),
+            {
+              onFailure: (error) => failed(error, id),
+              onSuccess: (connection) => {
+                const { socket } = request
+                socket.write(headOf(connection, accept, protocols))
+                return Effect.as(session(socket, connection, identify(headers)), written)
+              }
+            }
+          )
+        }
+        return Effect.matchEffect(identify(headers, Option.getOrUndefined(incoming.remoteAddress)), {
+          onFailure: ({ response }) => Effect.succeed(response),
+          onSuccess: converse
+        })
+      }
+
+      const failed = (error: LlmError.CallError, id: string) => {
+        const more: Record<string, string> = { "x-llm-call-id": id }
+        if (error.attempts > 0) more["x-llm-deployment"] = error.deployment
+        return Effect.as(
+          error.httpStatus >= 500 ? Relay.logFailure(error) : Effect.void,
+          ErrorAnswer.fromError(error, more)
+        )
+      }
+
+      /** Passes frames until one side has left, and tells the policies of it. */
+      const session = (
+        client: Socket,
+        { attempt, requestId, socket: upstream }: Realtime.Connection,
+        identity: Effect.Effect<Access.Caller, Access.Denied>
+      ) => {
+        let exceeded: LlmError.LlmError | undefined
+        const running = new RealtimeSession({
+          client,
+          upstream,
+          maxMessage: Number(bodyLimit),
+          idle: attempt.limits.idle,
+          progress: (tokens) => {
+            exceeded = attempt.progress(tokens)
+            return exceeded === undefined ? undefined : "budget_exceeded"
+          }
+        })
+        /** Asked every second: a key that is revoked must not live on in a session. */
+        const look = Effect.matchEffect(identity, {
+          onFailure: ({ code, status }) => Effect.sync(() => status !== 503 && running.refuse(code)),
+          onSuccess: () => Effect.void
+        })
+        const watch = Effect.sleep(tick).pipe(
+          Effect.andThen(look),
+          Effect.andThen(Effect.sync(() => running.look())),
+          Effect.forever
+        )
+        const restart = Effect.andThen(
+          Effect.andThen(
+            readiness.over,
+            Effect.sync(() => running.restart())
+          ),
+          Effect.never
+        )
+        const report = Effect.suspend(() => {
+          const { broken, events, usage } = running
+          const interrupted = new LlmError.StreamInterrupted({
+            ...attempt.context,
+            ...(requestId === undefined ? {} : { requestId }),
+            reason: "reset",
+            detail: "the provider's connection broke off",
+            partial: "",
+            events
+          })
+          const error = exceeded ?? (broken ? interrupted : undefined)
+          attempt.report({ error, usage: () => usage })
+          return broken ? Relay.logFailure(interrupted) : Effect.void
+        })
+        return running.run.pipe(Effect.raceFirst(Effect.raceFirst(watch, restart)), Effect.ensuring(report))
+      }
+
+      yield* router.add("GET", "/v1/realtime", handle)
+    })
+  )
+
+/** What a header may hold of an id that comes from elsewhere. */
+const isPlain = (text: string): boolean => /^[\w.:-]{1,200}$/u.test(text)
+
+/** The answer to a handshake; of the provider's own only the request id goes on. */
+const headOf = (
+  { call, attempt, protocol, requestId }: Realtime.Connection,
+  accept: string,
+  protocols: ReadonlyArray<string>
+): string => {
+  // Browsers give up where they have offered subprotocols and none was chosen.
+  const chosen = protocol ?? protocols.find((name) => name === "realtime")
+  const headers: ReadonlyArray<readonly [name: string, value: string | undefined]> = [
+    ["connection", "Upgrade"],
+    ["upgrade", "websocket"],
+    ["sec-websocket-accept", accept],
+    ["sec-websocket-protocol", chosen],
+    ["x-request-id", requestId !== undefined && isPlain(requestId) ? requestId : undefined],
+    ["x-llm-call-id", call.id],
+    ["x-llm-deployment", isPlain(call.deployment) ? call.deployment : undefined],
+    ["x-llm-attempts", String(attempt.number)]
+  ]
+  const lines = headers.flatMap(([name, value]) => (value === undefined ? [] : [`${name}: ${value}\r\n`]))
+  return `HTTP/1.1 101 Switching Protocols\r\n${lines.join("")}\r\n`
+}
