@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 
 /** What the routes know of a request. */
-export interface Facts {
+interface Facts {
   /** The key's name. */
   readonly key?: string | undefined
   readonly operation?: string | undefined
@@ -22,11 +22,30 @@ export interface Facts {
   readonly upstreamRequest?: string | undefined
 }
 
+/** How a connection ended that has no answer of HTTP. */
+interface Outcome {
+  /** Of its handshake; absent where the client left before. */
+  readonly status?: number | undefined
+  /** Of a WebSocket. */
+  readonly closeCode?: number | undefined
+  readonly tokens?: number | undefined
+}
+
+/** A connection that is followed. */
+export interface Followed {
+  /** Adds what is known of it. */
+  readonly note: (facts: Facts) => void
+  /** Writes the line; only the first end counts. */
+  readonly end: (outcome: Outcome) => void
+}
+
 export interface AccessLog {
   /** Follows a request to the end of its answer. */
   readonly begin: (request: HttpServerRequest.HttpServerRequest) => void
   /** Adds what is known of it. */
   readonly note: (request: HttpServerRequest.HttpServerRequest, facts: Facts) => void
+  /** Follows what becomes a WebSocket, and writes its line when its end is told. */
+  readonly follow: (request: HttpServerRequest.HttpServerRequest) => Followed
 }
 
 /** Longer names are a caller's invention. */
@@ -34,11 +53,22 @@ const longest = 200
 
 const isTold = (value: unknown): boolean => value !== undefined && value !== null && value !== ""
 
+const pathOf = (url: string): string | undefined => url.split("?")[0]?.slice(0, longest)
+
+const merged = (facts: Facts, more: Facts): Facts => {
+  const model = more.model?.slice(0, longest)
+  return { ...facts, ...more, ...(model === undefined ? {} : { model }) }
+}
+
 /** Writes to the loggers of the context, at Info. */
 export const make: Effect.Effect<AccessLog> = Effect.gen(function* () {
   const clock = yield* Clock.Clock
   const run = Effect.runForkWith(yield* Effect.context<never>())
   const known = new WeakMap<IncomingMessage, Facts>()
+  const write = (line: object) => {
+    const told = Object.fromEntries(Object.entries(line).filter(([, value]) => isTold(value)))
+    run(Effect.annotateLogs(Effect.logInfo("request"), told))
+  }
   return {
     begin: (request) => {
       const incoming = NodeHttpServerRequest.toIncomingMessage(request)
@@ -49,18 +79,16 @@ export const make: Effect.Effect<AccessLog> = Effect.gen(function* () {
       const { bytesWritten } = socket
       known.set(incoming, {})
       response.once("close", () => {
-        const line = {
+        write({
           method,
-          path: url.split("?")[0]?.slice(0, longest),
+          path: pathOf(url),
           status: response.statusCode,
           whole: response.writableFinished,
           bytes: socket.bytesWritten - bytesWritten,
           milliseconds: clock.currentTimeMillisUnsafe() - beganAt,
           ...known.get(incoming),
           clientRequest: headers["x-client-request-id"]?.slice(0, longest)
-        }
-        const told = Object.fromEntries(Object.entries(line).filter(([, value]) => isTold(value)))
-        run(Effect.annotateLogs(Effect.logInfo("request"), told))
+        })
       })
     },
     note: (request, facts) => {
@@ -68,8 +96,29 @@ export const make: Effect.Effect<AccessLog> = Effect.gen(function* () {
       if (!(incoming instanceof IncomingMessage)) return
       const entry = known.get(incoming)
       if (entry === undefined) return
-      const model = facts.model?.slice(0, longest)
-      known.set(incoming, { ...entry, ...facts, ...(model === undefined ? {} : { model }) })
+      known.set(incoming, merged(entry, facts))
+    },
+    follow: ({ headers, method, url }) => {
+      const beganAt = clock.currentTimeMillisUnsafe()
+      let facts: Facts = {}
+      let over = false
+      return {
+        note: (more) => {
+          facts = merged(facts, more)
+        },
+        end: (outcome) => {
+          if (over) return
+          over = true
+          write({
+            method,
+            path: pathOf(url),
+            ...outcome,
+            milliseconds: clock.currentTimeMillisUnsafe() - beganAt,
+            ...facts,
+            clientRequest: headers["x-client-request-id"]?.slice(0, longest)
+          })
+        }
+      }
     }
   }
 })

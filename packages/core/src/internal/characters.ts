@@ -3,7 +3,7 @@
  */
 
 /** Where a secret may begin, or betray itself. */
-export const telling = 1
+const telling = 1
 export const digit = 1 << 1
 export const lower = 1 << 2
 export const upper = 1 << 3

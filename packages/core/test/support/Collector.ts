@@ -3,7 +3,7 @@ import { Deferred, Effect, Schema } from "effect"
 import { createServer, type ServerResponse } from "node:http"
 
 /** A batch that came. */
-export interface Batch {
+interface Batch {
   readonly path: string
   readonly headers: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
   readonly body: string
@@ -33,7 +33,7 @@ const Points = Schema.optional(
 )
 
 /** What is read of a batch in JSON. */
-export const Json = Schema.fromJsonString(
+const Json = Schema.fromJsonString(
   Schema.Struct({
     resourceSpans: Schema.optional(
       Schema.Array(
@@ -92,7 +92,7 @@ export const Json = Schema.fromJsonString(
 )
 
 /** Attributes by their keys. */
-export const attributesOf = (
+const attributesOf = (
   attributes: typeof Attributes.Type
 ): Readonly<Record<string, string | number | boolean | undefined>> =>
   Object.fromEntries(
