@@ -22,21 +22,6 @@ const simulationApart = {
     )
 }
 
-/** Only undici's dispatcher is used; its entry point would load its `fetch`, WebSocket, cache and mocks too. */
-const onlyDispatcher = {
-  name: "only-dispatcher",
-  setup: (plugin) => {
-    plugin.onResolve({ filter: /^undici$/ }, async ({ resolveDir, kind }) => {
-      const { path } = await plugin.resolve("undici/lib/dispatcher/agent.js", { kind, resolveDir })
-      return { path, namespace: "only-dispatcher" }
-    })
-    plugin.onLoad({ filter: /.*/, namespace: "only-dispatcher" }, ({ path }) => ({
-      contents: `export { default as Agent } from ${JSON.stringify(path)}`,
-      resolveDir: outdir
-    }))
-  }
-}
-
 /** The simulator asks for its encodings by a `require` of its own, which would look for them beside the bundle. */
 const encodingsInside = {
   name: "encodings-inside",
@@ -61,7 +46,7 @@ const options = {
   legalComments: "linked",
   metafile: true,
   define: { OA_VERSION: JSON.stringify(version) },
-  // CommonJS inside the bundle (undici) asks for Node's own modules by `require`.
+  // CommonJS inside the bundle asks for Node's own modules by `require`.
   banner: {
     js: 'import { createRequire as oaCreateRequire } from "node:module"; const require = oaCreateRequire(import.meta.url);'
   },
@@ -74,7 +59,7 @@ const results = await Promise.all([
     entryPoints: ["src/oa.ts"],
     splitting: true,
     chunkNames: "part-[name]-[hash]",
-    plugins: [simulationApart, onlyDispatcher]
+    plugins: [simulationApart]
   }),
   build({ ...options, entryPoints: { simulation: "src/Simulation.ts" }, plugins: [encodingsInside] })
 ])

@@ -104,6 +104,23 @@ describe("overrides", () => {
   )
 })
 
+describe("deployments that say no models", () => {
+  it.live("take over from each other for any model", () =>
+    Effect.gen(function* () {
+      const gateway = yield* started({
+        deployments: [
+          { name: "down", baseUrl: "http://127.0.0.1:9/v1" },
+          { name: "up", provider: "simulator" }
+        ]
+      })
+      for (const model of ["gpt-6-luna", "gpt-4o-mini"]) {
+        const { deployment, status } = yield* gateway.ask(model)
+        assert.deepStrictEqual([status, deployment], [200, "up"])
+      }
+    })
+  )
+})
+
 describe("limits of a deployment", () => {
   it.live("send a call to the next one rather than have it wait", () =>
     Effect.gen(function* () {

@@ -8,7 +8,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { type LlmError, Resilience } from "@llm/core"
-import { ChatCompletions, OpenAi } from "@llm/openai"
+import { ChatCompletions, Models, OpenAi } from "@llm/openai"
 import * as CommandLine from "./CommandLine.ts"
 import { AnswerUnusable, type Failure, toJson, UsageError } from "./Failure.ts"
 import * as Price from "./Price.ts"
@@ -35,7 +35,7 @@ export interface Question extends Settings.Overrides {
 }
 
 /** The reply and what is known beside it. */
-interface Answered {
+export interface Answered {
   readonly reply: ChatCompletions.ChatCompletion
   readonly receipt: Receipt.Receipt
 }
@@ -49,35 +49,22 @@ export const answer = (question: Question): Effect.Effect<void, Failure, Screen 
     const upstream = yield* Upstream.decide({ simulate: question.simulate, baseUrl: question.baseUrl })
     const screen = yield* Screen
     if (upstream.notice !== undefined && !screen.json) yield* screen.note(upstream.notice)
-    const model = question.model ?? (yield* Settings.read(modelSetting))
-    const retries = yield* Settings.read(retriesSetting)
-    const { receipt, reply } = yield* ask(question, prompt, model, upstream).pipe(
-      Effect.provideService(Resilience.OnRetry, noticeOf(question, screen, retries)),
+    const answered = yield* ask(question, prompt, upstream).pipe(
       Effect.provide(Upstream.layer(upstream, { paced: screen.stdoutIsTerminal })),
       Effect.catchTag("ConfigError", (error) => Effect.fail(Settings.usageErrorOf(error)))
     )
-    yield* judge(reply)
-    if (screen.json) yield* screen.answer(documentOf(reply, receipt, upstream))
-    else if (!question.quiet && (screen.stderrIsTerminal || question.verbose)) {
-      yield* screen.note(screen.dim(Receipt.format(receipt)))
+    yield* judge(answered)
+    if (screen.json) {
+      yield* screen.answer(`${JSON.stringify({ ok: true, data: documentOf(answered, upstream) })}\n`)
+    } else if (!question.quiet && (screen.stderrIsTerminal || question.verbose)) {
+      yield* screen.note(screen.dim(Receipt.format(answered.receipt)))
     }
-  }).pipe(
-    Effect.provideService(
-      ConfigProvider.ConfigProvider,
-      Settings.provider({
-        timeout: question.timeout,
-        retries: question.retries,
-        baseUrl: question.baseUrl
-      })
-    )
-  )
-
-const modelSetting = Config.withDefault(Config.NonEmptyString("OPENAI_MODEL"), Settings.defaultModel)
+  }).pipe(Effect.provideService(ConfigProvider.ConfigProvider, Settings.provider(question)))
 
 const retriesSetting = Config.withDefault(Config.Int("LLM_RETRY_TIMES"), 6)
 
 /** The prompt: the words, and below them what stdin has. */
-const gather = Effect.fnUntraced(function* (question: Question) {
+export const gather = Effect.fnUntraced(function* (question: Question) {
   const stdin = yield* Stdin
   const bareWord = yield* CommandLine.BareWord
   const asked = question.words.includes("-")
@@ -102,14 +89,19 @@ const gather = Effect.fnUntraced(function* (question: Question) {
 })
 
 /** Makes the call; what streams is on the screen when it ends, however it ends. */
-const ask = Effect.fnUntraced(function* (
+export const ask = Effect.fnUntraced(function* (
   question: Question,
   prompt: string,
-  model: string,
   upstream: Upstream.Upstream
-): Effect.fn.Return<Answered, LlmError.CallError | LlmError.StreamInterrupted, OpenAi.OpenAi | Screen> {
+): Effect.fn.Return<
+  Answered,
+  LlmError.CallError | LlmError.StreamInterrupted | UsageError,
+  OpenAi.OpenAi | Screen
+> {
   const openai = yield* OpenAi.OpenAi
   const screen = yield* Screen
+  const model = question.model ?? (yield* Effect.mapError(Models.defaults, Settings.usageErrorOf)).chat
+  const retries = yield* Settings.read(retriesSetting)
   const request: ChatCompletions.Request = {
     model,
     messages: [
@@ -121,8 +113,10 @@ const ask = Effect.fnUntraced(function* (
   }
   const startedAt = yield* Clock.currentTimeMillis
   if (!question.quiet) yield* screen.status(`${model} …`)
-  const call = question.stream ? streamed(openai, request) : whole(openai, request)
-  const reply = yield* Effect.ensuring(call, screen.json ? Effect.void : screen.endAnswer)
+  const reply = yield* (question.stream ? streamed(openai, request) : whole(openai, request)).pipe(
+    Effect.ensuring(screen.json ? Effect.void : screen.endAnswer),
+    Effect.provideService(Resilience.OnRetry, noticeOf(question, screen, retries))
+  )
   const duration = (yield* Clock.currentTimeMillis) - startedAt
   const usage = ChatCompletions.usageOf(reply)
   const simulated = upstream.provider === "simulator"
@@ -186,9 +180,9 @@ const sayStopped = Effect.fnUntraced(function* (pieces: number, partial: string)
 })
 
 /** A whole reply is not always an answer. */
-const judge = Effect.fnUntraced(function* (
-  reply: ChatCompletions.ChatCompletion
-): Effect.fn.Return<void, AnswerUnusable> {
+export const judge = Effect.fnUntraced(function* ({
+  reply
+}: Answered): Effect.fn.Return<void, AnswerUnusable> {
   const [{ finish_reason: reason, message }] = reply.choices
   const partial = ChatCompletions.textOf(reply)
   if (message.refusal) {
@@ -256,32 +250,25 @@ const noticeOf =
       return question.verbose && !screen.json ? screen.note(line) : Effect.void
     })
 
-/** The one object of `--json`. */
-const documentOf = (
-  reply: ChatCompletions.ChatCompletion,
-  receipt: Receipt.Receipt,
-  upstream: Upstream.Upstream
-): string => {
-  const { cost, usage } = receipt
-  return `${JSON.stringify({
-    ok: true,
-    data: {
-      model: reply.model,
-      text: ChatCompletions.textOf(reply),
-      finish_reason: reply.choices[0].finish_reason,
-      usage:
-        usage === undefined
-          ? null
-          : {
-              input_tokens: usage.inputTokens,
-              output_tokens: usage.outputTokens,
-              total_tokens: usage.totalTokens,
-              cached_tokens: usage.cachedTokens,
-              reasoning_tokens: usage.reasoningTokens
-            },
-      cost_usd: cost === undefined ? null : Price.toDollars(cost),
-      provider: upstream.provider,
-      duration_ms: receipt.duration
-    }
-  })}\n`
+/** What `--json` tells of an answer. */
+export const documentOf = ({ receipt, reply }: Answered, { provider }: Upstream.Upstream) => {
+  const { cost, duration, model, usage } = receipt
+  return {
+    model,
+    text: ChatCompletions.textOf(reply),
+    finish_reason: reply.choices[0].finish_reason,
+    usage:
+      usage === undefined
+        ? null
+        : {
+            input_tokens: usage.inputTokens,
+            output_tokens: usage.outputTokens,
+            total_tokens: usage.totalTokens,
+            cached_tokens: usage.cachedTokens,
+            reasoning_tokens: usage.reasoningTokens
+          },
+    cost_usd: cost === undefined ? null : Price.toDollars(cost),
+    provider,
+    duration_ms: duration
+  }
 }

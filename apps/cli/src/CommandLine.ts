@@ -18,7 +18,7 @@ import { UsageError } from "./Failure.ts"
 import type { Kind } from "./Stdin.ts"
 
 /** The commands that exist. */
-const commands: ReadonlyArray<string> = ["admin", "ask", "help", "simulate"]
+const commands: ReadonlyArray<string> = ["admin", "ask", "explain", "help", "simulate"]
 
 /** Names of commands to come: a prompt of today must not become another command's arguments tomorrow. */
 const reserved: ReadonlySet<string> = new Set([
@@ -62,6 +62,7 @@ export const valueFlags: ReadonlySet<string> = new Set([
   "--base-url",
   "--timeout",
   "--retries",
+  "--id",
   "--completions",
   "--host",
   "--port",
@@ -188,7 +189,7 @@ export const plan = (argv: ReadonlyArray<string>, stdin: Kind): Plan => {
   const [word = "", second] = words
   const literal = args.indexOf("--") !== -1 && args.indexOf("--") < first
   if (!literal && word === "help" && words.length <= 2) return help(second)
-  if (!literal && (word === "ask" || word === "simulate")) {
+  if (!literal && (word === "ask" || word === "explain" || word === "simulate")) {
     return { _tag: "Run", args: [word, ...args.slice(0, first), ...args.slice(first + 1)] }
   }
   // Its own commands come before flags.

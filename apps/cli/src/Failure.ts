@@ -33,8 +33,24 @@ export class AdminFailed extends Schema.TaggedError<AdminFailed>()("AdminFailed"
   exitCode: Schema.Literals([1, 4, 6])
 }) {}
 
+/** A server did not tell how it decided. */
+export class NotExplained extends Schema.TaggedError<NotExplained>()("NotExplained", {
+  message: Schema.String,
+  hint: Schema.String
+}) {}
+
+/** A failure whose story is known. */
+export interface Explained {
+  readonly _tag: "Explained"
+  readonly failure: Exclude<Failure, Explained>
+  /** As the gateway tells them; none where it tells nothing. */
+  readonly explanations: ReadonlyArray<unknown>
+}
+
 /** What a command can end in. */
 export type Failure =
+  | Explained
+  | NotExplained
   | UsageError
   | AnswerUnusable
   | StartFailed
@@ -51,6 +67,7 @@ export interface Report {
   /** Text that came before the failure. */
   readonly partial?: string | undefined
   readonly requestId?: string | undefined
+  readonly explanations?: ReadonlyArray<unknown> | undefined
 }
 
 const oneLine = (text: string): string => text.replace(/\s+/gu, " ").trim()
@@ -72,6 +89,11 @@ export const report = (failure: Failure): Report => {
         hint: failure.hint,
         exitCode: failure.exitCode
       }
+    case "NotExplained":
+      return { tag: failure._tag, message: line(failure.message), hint: failure.hint, exitCode: 1 }
+    case "Explained":
+      if (failure.explanations.length === 0) return report(failure.failure)
+      return { ...report(failure.failure), explanations: failure.explanations }
     case "AnswerUnusable":
       return {
         tag: failure._tag,
@@ -118,6 +140,7 @@ export const toJson = (told: Report): string =>
       hint: told.hint ?? null,
       exit_code: told.exitCode,
       ...(told.requestId === undefined ? {} : { request_id: told.requestId }),
-      ...(told.partial === undefined ? {} : { partial: told.partial })
+      ...(told.partial === undefined ? {} : { partial: told.partial }),
+      ...(told.explanations === undefined ? {} : { explanations: told.explanations })
     }
   })}\n`

@@ -58,7 +58,10 @@ export const page = (doc: HelpDoc.HelpDoc): string => {
     parts.push(
       section("Commands", [
         ...commands.map((command): Row => [command.name, command.shortDescription ?? command.description]),
-        ["help", "This page; oa help ask, oa help simulate, oa help settings, oa help exit-codes"]
+        [
+          "help",
+          "This page; oa help ask, oa help explain, oa help simulate, oa help settings, oa help exit-codes"
+        ]
       ])
     )
   }

@@ -10,7 +10,7 @@ import type { Usage } from "@llm/core/Usage"
 export const asOf = "2026-11-21"
 
 /**
- * The cost of a reply at this moment's list price, in pico-dollars (10⁻¹² $).
+ * The cost of a reply at this moment's list price for the tier that served it, in pico-dollars (10⁻¹² $).
  *
  * @param model the name as the provider gave it, with or without its date
  * @param provider whose prices hold
@@ -21,7 +21,8 @@ export const costOf = Effect.fnUntraced(function* (model: string, usage: Usage, 
     Promise.all([import("@llm/core/Cost"), import("@llm/core/PriceCatalogue")])
   )
   const prices = yield* PriceCatalogue.PriceCatalogue
-  const price = prices.priceOf(model, provider, yield* Clock.currentTimeMillis)
+  const tier = { tier: usage.serviceTier }
+  const price = prices.priceOf(model, provider, yield* Clock.currentTimeMillis, tier)
   return Result.getOrUndefined(
     Result.map(
       Result.flatMap(price, (one) => Cost.make(usage, one)),

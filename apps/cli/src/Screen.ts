@@ -25,6 +25,8 @@ export class Screen extends Context.Service<
     readonly json: boolean
     readonly stdoutIsTerminal: boolean
     readonly stderrIsTerminal: boolean
+    /** How wide stderr is, in characters; 80 where nobody knows. */
+    readonly columns: () => number
     /** A piece of the answer; waits while the reader is slow. */
     readonly answer: (text: string) => Effect.Effect<void>
     /** Ends the answer with a line feed, unless it has one or there was none. */
@@ -41,6 +43,9 @@ export class Screen extends Context.Service<
 /** Control characters other than line feed and tab: a model must not steer the terminal. */
 const controls = /[^\P{Cc}\n\t]/gu
 
+/** Text that steers no terminal. */
+export const withoutControls = (text: string): string => text.replace(controls, "")
+
 const eraseLine = "\r\u001B[K"
 
 const write = (stream: NodeJS.WriteStream, text: string): Effect.Effect<void> =>
@@ -48,6 +53,9 @@ const write = (stream: NodeJS.WriteStream, text: string): Effect.Effect<void> =>
     // A reader that is gone is told by the stream's `error` event, which ends the program.
     stream.write(text, () => resume(Effect.void))
   })
+
+/** A terminal that does not know tells 0, what is none `undefined`. */
+const columns = (): number => Math.max(20, process.stderr.columns || 80)
 
 const environment = Config.all({
   noColor: Config.option(Config.String("NO_COLOR")),
@@ -75,8 +83,9 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     json: options.json,
     stdoutIsTerminal,
     stderrIsTerminal,
+    columns,
     answer: (text) => {
-      const shown = stdoutIsTerminal ? text.replace(controls, "") : text
+      const shown = stdoutIsTerminal ? withoutControls(text) : text
       if (shown === "") return Effect.void
       return Effect.andThen(
         clearStatus,
@@ -96,8 +105,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
       Effect.suspend(() => {
         if (!stderrIsTerminal || dumb || open) return Effect.void
         statusShown = true
-        const width = Math.max(20, process.stderr.columns ?? 80)
-        return write(process.stderr, `${eraseLine}${paint(2)(line.slice(0, width - 1))}`)
+        return write(process.stderr, `${eraseLine}${paint(2)(line.slice(0, columns() - 1))}`)
       }),
     dim: paint(2),
     red: paint(31)

@@ -7,10 +7,10 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { Settings as CoreSettings } from "@llm/core"
+import * as CoreSettings from "@llm/core/Settings"
 import { UsageError } from "./Failure.ts"
 
-/** The model that is asked unless another one is named. */
+/** The chat model of `Models.DefaultModels`, for the help, which does not load the operations. */
 export const defaultModel = "gpt-6-luna"
 
 /** Environment variables with the words of `oa help settings`. */

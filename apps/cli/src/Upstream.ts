@@ -7,9 +7,12 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { Resilience } from "@llm/core"
-import { OpenAi } from "@llm/openai"
+import { OpenAi, OpenAiClient } from "@llm/openai"
 import { StartFailed, UsageError } from "./Failure.ts"
 import * as Settings from "./Settings.ts"
+
+const keyMissing = (more: string) =>
+  new UsageError({ message: "OPENAI_API_KEY is not set", hint: `export OPENAI_API_KEY=… (${more}` })
 
 /** The decision, and whether somebody should be told of it. */
 export interface Upstream {
@@ -45,16 +48,29 @@ export const decide = Effect.fnUntraced(function* (flags: {
     return { provider: "simulator", notice: undefined }
   if (Option.isSome(settings.key)) return { provider: "openai", notice: undefined }
   if (chosen === "openai" || flags.baseUrl !== undefined) {
-    return yield* new UsageError({
-      message: "OPENAI_API_KEY is not set",
-      hint: "export OPENAI_API_KEY=… (any value for a server without keys), or try --simulate"
-    })
+    return yield* keyMissing("any value for a server without keys), or try --simulate")
   }
   const ignored = Option.isSome(settings.baseUrl) ? "; OPENAI_BASE_URL is not used without a key" : ""
   return {
     provider: "simulator",
     notice: `OPENAI_API_KEY is not set: the built-in simulator answers${ignored}`
   }
+})
+
+/**
+ * The gateway that a call is to be explained by, as its host; nothing is sent to any other server on purpose.
+ * Fails with `UsageError` where no server is named, or no key.
+ */
+export const gateway = Effect.gen(function* () {
+  const { baseUrl, key } = yield* Settings.read(environment)
+  if (Option.isNone(baseUrl)) {
+    return yield* new UsageError({
+      message: "OPENAI_BASE_URL is not set: only a gateway explains its calls",
+      hint: "--base-url or OPENAI_BASE_URL, such as http://127.0.0.1:8080/v1; to ask without: oa ask"
+    })
+  }
+  if (Option.isNone(key)) return yield* keyMissing("any value for a gateway without keys)")
+  return URL.canParse(baseUrl.value) ? new URL(baseUrl.value).host : "the server"
 })
 
 /** The operations over the policies of the `LLM_*` settings. */
@@ -65,6 +81,39 @@ export const layer = (
   const operations: Layer.Layer<OpenAi.OpenAi, Config.ConfigError | StartFailed, Resilience.Resilience> =
     upstream.provider === "openai" ? OpenAi.layerConfig : layerSimulator(options.paced)
   return Layer.provide(operations, Resilience.layerConfig)
+}
+
+/**
+ * The same, from a gateway that is asked to remember how it decides.
+ *
+ * @param heard told of each exchange whose decision can be asked for, by its id
+ */
+export const layerExplained = (
+  heard: (id: string) => void
+): Layer.Layer<OpenAi.OpenAi, Config.ConfigError> => {
+  const client = Layer.effect(
+    OpenAiClient.OpenAiClient,
+    Effect.map(Effect.service(OpenAiClient.OpenAiClient), (asked) => ({
+      ...asked,
+      exchange: (attempt: Resilience.Attempt, request: OpenAiClient.Request) =>
+        asked.exchange(
+          {
+            ...attempt,
+            // The head of a failure is seen only here.
+            observe: (header) => {
+              const id = header("x-llm-explain-id")
+              if (id !== undefined) heard(id)
+              attempt.observe(header)
+            }
+          },
+          { ...request, headers: { ...request.headers, "x-llm-explain": "true" } }
+        )
+    }))
+  )
+  return OpenAi.layerClient.pipe(
+    Layer.provide(Layer.provide(client, OpenAiClient.layerConfig)),
+    Layer.provide(Resilience.layerConfig)
+  )
 }
 
 /** Loaded only when it answers; `paced` gives it the speed of a model. */

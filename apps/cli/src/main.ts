@@ -17,6 +17,7 @@ import * as Command from "effect/cli/Command"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
 import { admin } from "./commands/admin.ts"
 import { ask } from "./commands/ask.ts"
+import { explain } from "./commands/explain.ts"
 import { simulate } from "./commands/simulate.ts"
 import * as CommandLine from "./CommandLine.ts"
 import * as Environment from "./Environment.ts"
@@ -43,7 +44,7 @@ const root = Command.make("oa").pipe(
     { command: 'oa ask --json "three colours" | jq -r .data.text' },
     { command: 'oa --simulate "hello"', description: "no key needed" }
   ]),
-  Command.withSubcommands([ask, simulate, admin])
+  Command.withSubcommands([ask, explain, simulate, admin])
 )
 
 /** Help and versions are answers, so they go to stdout; a wrong invocation is told by `tell`, on stderr. */

@@ -24,6 +24,9 @@ describe("plan", () => {
       "blue"
     ])
     assert.deepStrictEqual(parsed(["為什麼天空是藍色的"]), ["ask", "為什麼天空是藍色的"])
+    assert.deepStrictEqual(parsed(["--json", "explain", "hi"]), ["explain", "--json", "hi"])
+    assert.deepStrictEqual(parsed(["--id", "ask", "explain"]), ["explain", "--id", "ask"])
+    assert.deepStrictEqual(parsed(["explain the sky"]), ["ask", "explain the sky"])
     assert.deepStrictEqual(parsed(["--", "batch"]), ["ask", "--", "batch"])
   })
 
@@ -49,7 +52,7 @@ describe("plan", () => {
     const flags = fc.subarray(["--json", "-q", "--no-color", "-m=x", "--temperature=1"])
     fc.assert(
       fc.property(word, flags, flags, (name, before, after) => {
-        fc.pre(name !== "ask" && name !== "help")
+        fc.pre(name !== "ask" && name !== "explain" && name !== "help")
         assert.strictEqual(CommandLine.plan([...before, name, ...after], "terminal")._tag, "Reject")
         const piped = CommandLine.plan([...before, name, ...after], "pipe")
         assert.isTrue(piped._tag === "Reject" || (piped._tag === "Run" && piped.bareWord === name))
@@ -85,7 +88,8 @@ describe("commands", () => {
         ["aks"],
         ["batch"],
         ["batch", "run", "x.jsonl"],
-        ["askk", "why", "not"]
+        ["askk", "why", "not"],
+        ["Explain", "the", "sky"]
       ]) {
         const ended = yield* oa(args)
         assert.strictEqual(ended.code, 2, args.join(" "))
@@ -132,7 +136,7 @@ describe("commands", () => {
             names.split(", ")
           )
         )
-      const flags = new Set([...(yield* flagsOf("ask")), ...(yield* flagsOf("simulate"))])
+      const flags = new Set((yield* Effect.forEach(["ask", "explain", "simulate"], flagsOf)).flat())
       assert.deepStrictEqual([...flags].toSorted(), [...CommandLine.valueFlags].toSorted())
     })
   )

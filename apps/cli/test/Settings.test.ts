@@ -1,6 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration } from "effect"
+import { Models } from "@llm/openai"
+import { Duration, Effect } from "effect"
 import * as Settings from "../src/Settings.ts"
+
+describe("defaultModel", () => {
+  it.effect("is the one that is asked", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(Settings.defaultModel, (yield* Models.DefaultModels).chat)
+    })
+  )
+})
 
 describe("parseDuration", () => {
   it("reads what people type and what Effect writes", () => {

@@ -106,12 +106,12 @@ const straight = Effect.succeed<Plan>({
 
 const Positive = Schema.Finite.check(Schema.isGreaterThan(0))
 
-/** One deployment; `models` maps what callers ask for to what is sent. */
+/** One deployment; `models` maps what callers ask for to what is sent. Without it any model is sent as it is. */
 export const Deployment = Schema.Struct({
   name: Schema.NonEmptyString,
   /** `openai` unless told. */
   provider: Schema.optional(Schema.NonEmptyString),
-  models: Schema.Record(Schema.String, Schema.NonEmptyString),
+  models: Schema.optional(Schema.Record(Schema.String, Schema.NonEmptyString)),
   /** 1 unless told. */
   weight: Schema.optional(Positive),
   /** Any unit, as long as all have the same. */
@@ -205,8 +205,9 @@ const check = (settings: Settings): InvalidSetting.InvalidSetting | undefined =>
     const tag = tags.find((name) => !knownTags.has(name))
     if (tag !== undefined) return wrong(field, tag, [...knownTags].join(", "))
   }
-  const served = new Set(settings.deployments.flatMap(({ models }) => Object.keys(models)))
-  for (const [tag, models] of Object.entries(settings.fallbacks ?? {})) {
+  const served = new Set(settings.deployments.flatMap(({ models = {} }) => Object.keys(models)))
+  const isOpen = settings.deployments.some(({ models }) => models === undefined)
+  for (const [tag, models] of isOpen ? [] : Object.entries(settings.fallbacks ?? {})) {
     const lost = Object.entries(models)
       .flat()
       .find((model) => !served.has(model))
@@ -228,6 +229,13 @@ const check = (settings: Settings): InvalidSetting.InvalidSetting | undefined =>
 // ---------------------------------------------------------------------------
 // Layer
 // ---------------------------------------------------------------------------
+
+const serves = ({ models }: Deployment, model: string): boolean =>
+  models === undefined || Object.hasOwn(models, model)
+
+/** How a deployment calls a model; as it came where the deployment does not say. */
+const sentBy = ({ models }: Deployment, model: string): string =>
+  (models !== undefined && Object.hasOwn(models, model) ? models[model] : undefined) ?? model
 
 /** What is remembered of a deployment. */
 interface Memory {
@@ -346,12 +354,12 @@ export const layer = (
       const route = Effect.fnUntraced(function* (call: Call.Call) {
         const { model } = call
         if (model === undefined) return []
-        const serving = settings.deployments.filter(({ models }) => Object.hasOwn(models, model))
+        const serving = settings.deployments.filter((deployment) => serves(deployment, model))
         const now = clock.currentTimeMillisUnsafe()
         const targets = (yield* order(call, serving)).map((deployment) => ({
           provider: deployment.provider ?? "openai",
           deployment: deployment.name,
-          model: deployment.models[model]
+          model: sentBy(deployment, model)
         }))
         const resting = yield* Effect.forEach(targets, (target) =>
           memoryOf(target.deployment).restsUntil > now ? Effect.succeed(true) : isShut(call, target)
@@ -369,12 +377,10 @@ export const layer = (
       const [listedFirst] = settings.deployments
       const home = byName.get(settings.home ?? listedFirst.name) ?? listedFirst
 
-      const serves = ({ models }: Deployment, model: string) => Object.hasOwn(models, model)
-
       const targetAt = (deployment: Deployment, model: string | undefined): Target => ({
         provider: deployment.provider ?? "openai",
         deployment: deployment.name,
-        model: model === undefined || !serves(deployment, model) ? model : deployment.models[model]
+        model: model === undefined ? undefined : sentBy(deployment, model)
       })
 
       /** The deployment that a call must go to; `undefined` for one that may go to any. */

@@ -252,6 +252,33 @@ describe("strategies", () => {
   )
 })
 
+describe("a deployment that lists no models", () => {
+  it.effect("serves every model as it is, beside others that list theirs", () =>
+    Effect.gen(function* () {
+      const { attempts, exchange } = world({ anything: [broken, broken, broken] })
+      for (const model of ["luna", "terra", "constructor"]) yield* ended(exchange, { ...call, model })
+      assert.deepStrictEqual(
+        attempts.map((attempt) => [attempt.call.deployment, attempt.call.model]),
+        [
+          ["anything", "luna"],
+          ["west", "luna-west"],
+          ["anything", "terra"],
+          ["last", "terra"],
+          ["anything", "constructor"],
+          ["last", "constructor"]
+        ]
+      )
+    }).pipe(
+      Effect.provide(
+        routed(
+          { deployments: [{ name: "anything" }, west, { name: "last" }] },
+          { backoff: Backoff.layerNone }
+        )
+      )
+    )
+  )
+})
+
 const notFound: Step = (attempt) => Effect.fail(new LlmError.NotFound({ ...attempt.context, status: 404 }))
 
 /** A call as a client of these deployments makes it. */
