@@ -1,12 +1,13 @@
 /** A build plan from what is written down and what was said: files are searched, a meeting is transcribed. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Resilience } from "@llm/core"
-import { OpenAi, Responses, StructuredOutput } from "@llm/openai"
+import { Models, OpenAi, Responses, StructuredOutput } from "@llm/openai"
+import * as LocalFile from "@llm/openai/LocalFile"
 import { Console, Effect, Layer, Result, Schema } from "effect"
-import { openAsBlob } from "node:fs"
 import * as path from "node:path"
 
-const model = "gpt-6-luna"
+/** The files of the project, and the meeting about it. */
+const folder = path.join(import.meta.dirname, "data")
 
 const Plan = Schema.Struct({
   goal: Schema.String,
@@ -20,17 +21,10 @@ const Plan = Schema.Struct({
   risks: Schema.Array(Schema.Struct({ risk: Schema.String, answer: Schema.optional(Schema.String) }))
 })
 
-/** A file of this folder; read while it is sent. */
-const open = (filename: string) =>
-  Effect.promise(async () => ({
-    filename,
-    file: await openAsBlob(path.join(import.meta.dirname, "data", filename))
-  }))
-
-/** A store of local files, deleted with them at the end of the scope. */
-const searchable = Effect.fnUntraced(function* (filenames: ReadonlyArray<string>) {
+/** A store of what is written down, deleted with its files at the end of the scope. */
+const searchable = Effect.gen(function* () {
   const openai = yield* OpenAi.OpenAi
-  const sources = yield* Effect.forEach(filenames, open)
+  const sources = yield* LocalFile.openFolder(folder, { accepts: (name) => name.endsWith(".md") })
   const built = yield* Effect.acquireRelease(
     openai.vectorStores.createFromFiles({ name: "build plan", files: sources }),
     ({ files, store }) =>
@@ -53,12 +47,14 @@ const searchable = Effect.fnUntraced(function* (filenames: ReadonlyArray<string>
 
 const program = Effect.gen(function* () {
   const openai = yield* OpenAi.OpenAi
+  // `OPENAI_MODEL`, `OPENAI_MODEL_PLAN` and `OPENAI_MODEL_TRANSCRIBE`, where they are set.
+  const models = yield* Models.defaults
 
   const [store, meeting] = yield* Effect.all(
     [
-      searchable(["goals.md", "constraints.md", "risks.md"]),
-      Effect.flatMap(open("meeting.wav"), (recording) =>
-        openai.audio.transcribe({ ...recording, model: "gpt-transcribe" })
+      searchable,
+      Effect.flatMap(LocalFile.open(path.join(folder, "meeting.wav")), (recording) =>
+        openai.audio.transcribe({ ...recording, model: models.transcribe })
       )
     ],
     { concurrency: "unbounded" }
@@ -66,7 +62,7 @@ const program = Effect.gen(function* () {
   yield* Console.log(`the meeting: ${meeting.text}`)
 
   const findings = yield* openai.responses.create({
-    model,
+    model: models.chat,
     input: "What are the goals, the constraints and the risks of this project?",
     tools: [{ type: "file_search", vector_store_ids: [store.id] }]
   })
@@ -79,7 +75,7 @@ const program = Effect.gen(function* () {
     schema: Plan,
     name: "build_plan",
     request: {
-      model,
+      model: models.plan,
       messages: [
         { role: "developer", content: "Write a build plan. What was said in the meeting is the newest." },
         { role: "user", content: `From the files:\n${Responses.textOf(findings)}` },

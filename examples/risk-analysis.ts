@@ -1,10 +1,8 @@
 /** A long conversation with a customer, trimmed to a window, and a verdict on it that a program can act on. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Conversation, Resilience, Tokenizer } from "@llm/core"
-import { OpenAi, StructuredOutput } from "@llm/openai"
+import { Models, OpenAi, StructuredOutput } from "@llm/openai"
 import { Console, Effect, Layer, Schema } from "effect"
-
-const model = "gpt-6-luna"
 
 /** Tokens of the history that a verdict may read. */
 const window = 400
@@ -26,6 +24,8 @@ const transcript = (conversation: Conversation.Conversation) =>
   JSON.stringify(Conversation.messages(conversation).map(({ content, role }) => ({ role, content })))
 
 const program = Effect.gen(function* () {
+  // `OPENAI_MODEL`, where it is set.
+  const { chat: model } = yield* Models.defaults
   // Pinned: the agreement is read whatever has to go.
   const begun = yield* Conversation.append(Conversation.make(model), [{ role: "user", content: agreement }], {
     pinned: true

@@ -1,7 +1,7 @@
 /** Transactions are judged by a function of ours that the model calls; the model explains the verdict. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { Resilience } from "@llm/core"
-import { OpenAi, ToolLoop, Tools } from "@llm/openai"
+import { Models, OpenAi, ToolLoop, Tools } from "@llm/openai"
 import { Console, Effect, Layer, Schema } from "effect"
 
 const Transaction = Schema.Struct({
@@ -23,6 +23,8 @@ const validate = Effect.fnUntraced(function* (transaction: typeof Transaction.Ty
 })
 
 const program = Effect.gen(function* () {
+  // `OPENAI_MODEL`, where it is set.
+  const { chat: model } = yield* Models.defaults
   const tools = yield* Tools.make([
     Tools.define({
       name: "validate_transaction",
@@ -35,7 +37,7 @@ const program = Effect.gen(function* () {
   ])
   const { steps, text, usage } = yield* ToolLoop.run({
     request: {
-      model: "gpt-6-luna",
+      model,
       messages: [
         {
           role: "user",

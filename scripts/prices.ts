@@ -90,6 +90,8 @@ interface Newer {
   readonly cachedInput?: string
   readonly cacheWrite?: string
   readonly output?: string
+  readonly audioInput?: string
+  readonly audioOutput?: string
   /** Above 272,000 prompt tokens the whole request bills 2× for input and cache and 1.5× for output. */
   readonly long?: boolean
 }
@@ -117,6 +119,43 @@ const overlay: ReadonlyArray<Newer> = [
     long: true
   },
   {
+    /*
+     * The base's rows are left out, since a `Usage` tells neither images from text nor cached sound from cached text.
+     * Here each of these costs what the dearer one does, so that no session is too cheap: text is up to a third too
+     * dear, and sound without a cache exact.
+     */
+    models: ["gpt-realtime", "gpt-realtime-2025-08-28", "gpt-realtime-1.5"],
+    source: "https://developers.openai.com/api/docs/models/gpt-realtime",
+    input: "5",
+    cachedInput: "0.5",
+    output: "16",
+    audioInput: "32",
+    audioOutput: "64"
+  },
+  {
+    models: ["gpt-realtime-2", "gpt-realtime-2.1"],
+    source: "https://developers.openai.com/api/docs/models/gpt-realtime-2.1",
+    input: "5",
+    cachedInput: "0.5",
+    output: "24",
+    audioInput: "32",
+    audioOutput: "64"
+  },
+  {
+    models: [
+      "gpt-realtime-mini",
+      "gpt-realtime-2.1-mini",
+      "gpt-realtime-mini-2025-12-15",
+      "gpt-realtime-mini-2025-10-06"
+    ],
+    source: "https://developers.openai.com/api/docs/models/gpt-realtime-2.1-mini",
+    input: "0.8",
+    cachedInput: "0.3",
+    output: "2.4",
+    audioInput: "10",
+    audioOutput: "20"
+  },
+  {
     // Free of charge.
     models: ["omni-moderation-*", "text-moderation-*"],
     source: "https://platform.openai.com/docs/guides/moderation",
@@ -128,11 +167,11 @@ const overlay: ReadonlyArray<Newer> = [
 const newer = (one: Newer): Listed => {
   const rates: Record<string, number> = {}
   const longRates: Record<string, number> = {}
-  for (const name of ["input", "cachedInput", "cacheWrite", "output"] as const) {
+  for (const name of ["input", "cachedInput", "cacheWrite", "output", "audioInput", "audioOutput"] as const) {
     const dollars = one[name]
     if (dollars === undefined) continue
     rates[name] = pico(dollars)
-    longRates[name] = (pico(dollars) * (name === "output" ? 3 : 4)) / 2
+    longRates[name] = (pico(dollars) * (name === "output" || name === "audioOutput" ? 3 : 4)) / 2
   }
   return {
     models: one.models,

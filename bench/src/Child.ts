@@ -42,16 +42,12 @@ export const start = (options: Options): Child => {
   const { arguments: given = [], file, flags = [], native = false } = options
   const node = [...flags, "--import", probe, "--disable-warning=ExperimentalWarning", file.pathname]
   // Nothing of the person's environment is passed on: a real key or base URL must not reach a contestant.
-  const child = spawn(
-    native ? file.pathname : process.execPath,
-    native ? given : [...node, ...given],
-    {
-      cwd: options.folder,
-      env: { PATH: process.env["PATH"], NODE_ENV: "production", ...options.environment },
-      stdio: ["ignore", "pipe", "pipe", "ipc"],
-      serialization: "advanced"
-    }
-  )
+  const child = spawn(native ? file.pathname : process.execPath, native ? given : [...node, ...given], {
+    cwd: options.folder,
+    env: { PATH: process.env["PATH"], NODE_ENV: "production", ...options.environment },
+    stdio: ["ignore", "pipe", "pipe", "ipc"],
+    serialization: "advanced"
+  })
   let printed = ""
   const keep = (text: Buffer) => (printed = (printed + text.toString()).slice(-2_000))
   child.stdout?.on("data", keep)
@@ -83,8 +79,7 @@ export const start = (options: Options): Child => {
     name: options.name,
     ask,
     ended,
-    usage: async () =>
-      native ? ProcessTree.usage(child.pid ?? -1) : decodeUsage(await ask("usage")),
+    usage: async () => (native ? ProcessTree.usage(child.pid ?? -1) : decodeUsage(await ask("usage"))),
     stop: () => {
       child.kill("SIGTERM")
       return exited

@@ -35,17 +35,34 @@ const chatOnce = async (pool: Pool, target: Target) => {
   }
 }
 
-/** Resolves once the contestant answers a chat call; rejects with its last fault after a minute. */
+/** Resolves once somebody listens; rejects after a minute. */
+export const listening = async (port: number) => {
+  const pool = new Pool(`http://127.0.0.1:${port}`)
+  const giveUp = performance.now() + 60_000
+  for (;;) {
+    try {
+      const { body } = await pool.request({ path: "/healthz", method: "GET" })
+      await body.dump()
+      return await pool.destroy()
+    } catch (fault) {
+      if (performance.now() > giveUp) throw fault
+      await sleep(50)
+    }
+  }
+}
+
+/** Resolves once the contestant answers a chat call; rejects with its last fault after two minutes. */
 export const ready = async (target: Target) => {
   const pool = new Pool(target.origin)
-  const giveUp = performance.now() + 60_000
+  const giveUp = performance.now() + 120_000
   for (;;) {
     try {
       await chatOnce(pool, target)
       return await pool.destroy()
     } catch (fault) {
-      if (performance.now() > giveUp) throw fault
-      await sleep(50)
+      if (performance.now() > giveUp)
+        throw new Error(`${target.name} does not answer: ${String(fault)}`, { cause: fault })
+      await sleep(100)
     }
   }
 }
@@ -143,7 +160,7 @@ export const paced = async (
 /** Opens streams and keeps them open once each has delivered `events` events; closing them is a client that leaves. */
 export const hold = async (target: Target, count: number, events: number): Promise<AsyncDisposable> => {
   const pool = new Pool(target.origin, { connections: null })
-  await loop(count, 50, async () => {
+  const opened = loop(count, 50, async () => {
     const response = await send(pool, target, `bench-hold-${events}`)
     response.body.on("error", () => {})
     await new Promise<void>((resolve, reject) => {
@@ -157,5 +174,11 @@ export const hold = async (target: Target, count: number, events: number): Promi
       )
     })
   })
+  try {
+    await opened
+  } catch (fault) {
+    await pool.destroy()
+    throw fault
+  }
   return { [Symbol.asyncDispose]: () => pool.destroy() }
 }

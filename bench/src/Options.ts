@@ -15,7 +15,11 @@ export interface Options {
 /** What a size is for, by its name. */
 type Sizes = Readonly<Record<string, string>>
 
-const usage = (program: string, contestants: ReadonlyArray<string>, sizes: Sizes) => `Usage: ${program} [options]
+const usage = (
+  program: string,
+  contestants: ReadonlyArray<string>,
+  sizes: Sizes
+) => `Usage: ${program} [options]
   --only <a,b>      only these contestants: ${contestants.join(", ")}
   --quick           fewer rounds and calls: for a tendency, not to quote
   --profile <a>     profile this contestant under load and print where its time goes

@@ -21,6 +21,13 @@ export interface Ratio {
   readonly target?: { readonly atMost: number } | { readonly atLeast: number }
 }
 
+/** What one contestant's median must stay within, in the measure's own unit. */
+interface Bound {
+  readonly measure: string
+  readonly contestant: string
+  readonly atMost: number
+}
+
 export interface Report {
   readonly name: string
   readonly options: Options.Options
@@ -30,6 +37,7 @@ export interface Report {
   readonly notes: ReadonlyArray<string>
   readonly measures: ReadonlyArray<Measure>
   readonly ratios: ReadonlyArray<Ratio>
+  readonly bounds?: ReadonlyArray<Bound>
   readonly checks: Readonly<Record<string, Readonly<Record<string, number>>>>
 }
 
@@ -56,6 +64,9 @@ const outcome = (ratio: Ratio, summary: Statistics.Summary) => {
   return { target: `≥ ${ratio.target.atLeast}×`, met: summary.median >= ratio.target.atLeast }
 }
 
+/** How every target's line ends. */
+export const verdict = (met: boolean) => (met ? "met" : "MISSED")
+
 /** Prints the report and writes `results/<name>.json`; a partial run gets a file of its own that git ignores. */
 export const publish = async (report: Report) => {
   const columns = report.contestants.filter(({ name }) =>
@@ -74,8 +85,13 @@ export const publish = async (report: Report) => {
     const summary = Statistics.ratio(above, below)
     return { ...ratio, summary, ...outcome(ratio, summary) }
   })
-  const processors = cpus()
-  const cpu = { model: processors[0]?.model.trim() ?? "unknown", count: processors.length }
+  const bounds = (report.bounds ?? []).flatMap((bound) => {
+    const measure = measures.find(({ name }) => name === bound.measure)
+    const summary = measure?.summaries.get(bound.contestant)
+    if (measure === undefined || summary === undefined) return []
+    return [{ ...bound, measure, summary, met: summary.median <= bound.atMost }]
+  })
+  const cpu = processor()
 
   console.log(`\n${report.name}: Node ${process.version}, ${cpu.count} × ${cpu.model}`)
   console.log("Medians over rounds (minimum–maximum).\n")
@@ -94,50 +110,79 @@ export const publish = async (report: Report) => {
   const shown = ratios.flatMap(({ title, summary, target, met }) =>
     summary === undefined
       ? []
-      : [[title, spread(summary, 2, "×"), target, met === undefined ? "" : met ? "met" : "MISSED"]]
+      : [[title, spread(summary, 2, "×"), target, met === undefined ? "" : verdict(met)]]
   )
   if (shown.length > 0) console.log(`\n${table([["ratio, round by round", "", "target", ""], ...shown])}`)
+  const verdicts = [
+    ...ratios.flatMap(({ met, summary, target, title }) =>
+      summary === undefined || met === undefined
+        ? []
+        : [`target ${title} ${target}: ${verdict(met)} (${spread(summary, 2, "×")})`]
+    ),
+    ...bounds.map(
+      ({ atMost, contestant, measure, met, summary }) =>
+        `target ${measure.title} of ${contestant} ≤ ${atMost} ${measure.unit}: ${verdict(met)} (${spread(summary, measure.digits)})`
+    )
+  ]
+  if (verdicts.length > 0) console.log(`\n${verdicts.join("\n")}`)
   for (const [title, values] of Object.entries(report.checks)) {
     const listed = Object.entries(values).map(([name, value]) => `${name} ${Number(value.toFixed(2))}`)
     if (listed.length > 0) console.log(`\n${title}: ${listed.join(", ")}`)
   }
   for (const note of report.notes) console.log(`\n${note}`)
-  for (const name of report.missing)
-    console.log(`\n${name}: not yet measured (it is not there to be started).`)
+  for (const name of report.missing) console.log(`\n${name}: not yet measured.`)
 
-  const partial = report.options.quick || report.options.only.length > 0
+  await write(report.name, report.options.quick || report.options.only.length > 0, {
+    quick: report.options.quick,
+    notYetMeasured: report.missing,
+    notes: report.notes,
+    measures: measures.map(({ name, title, unit, samples, summaries }) => ({
+      name,
+      title,
+      unit,
+      contestants: Object.fromEntries(
+        [...summaries].map(([contestant, summary]) => [
+          contestant,
+          { ...summary, samples: samples.get(contestant) }
+        ])
+      )
+    })),
+    ratios: ratios.map(({ title, summary, target, met }) => ({ title, ...summary, target, met })),
+    bounds: bounds.map(({ atMost, contestant, measure, met, summary }) => ({
+      measure: measure.name,
+      contestant,
+      ...summary,
+      target: `≤ ${atMost} ${measure.unit}`,
+      met
+    })),
+    checks: report.checks
+  })
+}
+
+/** Writes `results/<name>.json`, or `<name>.partial.json`, which git ignores: what was found, and on what machine. */
+export const write = async (name: string, partial: boolean, found: object) => {
   const folder = new URL("../results/", import.meta.url)
-  const file = `${report.name}${partial ? ".partial" : ""}.json`
+  const file = `${name}${partial ? ".partial" : ""}.json`
+  const machine = {
+    name,
+    date: new Date().toISOString(),
+    node: process.version,
+    platform: `${process.platform} ${process.arch}`,
+    cpu: processor()
+  }
   await mkdir(folder, { recursive: true })
   await writeFile(
     new URL(file, folder),
     `${JSON.stringify(
-      {
-        name: report.name,
-        date: new Date().toISOString(),
-        node: process.version,
-        platform: `${process.platform} ${process.arch}`,
-        cpu,
-        quick: report.options.quick,
-        notYetMeasured: report.missing,
-        notes: report.notes,
-        measures: measures.map(({ name, title, unit, samples, summaries }) => ({
-          name,
-          title,
-          unit,
-          contestants: Object.fromEntries(
-            [...summaries].map(([contestant, summary]) => [
-              contestant,
-              { ...summary, samples: samples.get(contestant) }
-            ])
-          )
-        })),
-        ratios: ratios.map(({ title, summary, target, met }) => ({ title, ...summary, target, met })),
-        checks: report.checks
-      },
+      { ...machine, ...found },
       (_, value) => (typeof value === "number" ? Math.round(value * 1_000) / 1_000 : value),
       2
     )}\n`
   )
   console.log(`\nWritten to results/${file}`)
+}
+
+const processor = () => {
+  const processors = cpus()
+  return { model: processors[0]?.model.trim() ?? "unknown", count: processors.length }
 }

@@ -1,9 +1,8 @@
 /** Gateways side by side: their own CPU time, the latency that they add, and the memory of open streams. */
-import { existsSync } from "node:fs"
-import { createServer } from "node:net"
+import { execFileSync } from "node:child_process"
 import { setTimeout as sleep } from "node:timers/promises"
-import { fileURLToPath } from "node:url"
-import * as Child from "./Child.ts"
+import type * as Child from "./Child.ts"
+import * as Contestant from "./gateway/Contestant.ts"
 import * as Load from "./Load.ts"
 import * as Options from "./Options.ts"
 import * as Profile from "./Profile.ts"
@@ -12,57 +11,9 @@ import * as Report from "./Report.ts"
 import * as Statistics from "./Statistics.ts"
 import * as Upstream from "./Upstream.ts"
 
-interface Contestant {
-  readonly name: string
-  readonly title: string
-  readonly file: URL
-  readonly start: (upstream: string, port: number) => Pick<Child.Options, "arguments" | "environment">
-  readonly headers: (upstream: string) => Readonly<Record<string, string>>
-  /** A peer that fails streams is noted and measured without them; our own failure ends the run. */
-  readonly peer: boolean
-}
-
-/** To add a contestant, add an entry: how to start it in front of an upstream, and which headers it wants. */
-const contestants: ReadonlyArray<Contestant> = [
-  {
-    name: "bare",
-    title: "bare proxy",
-    file: new URL("./children/bare.ts", import.meta.url),
-    start: (upstream, port) => ({ environment: { UPSTREAM: upstream, PORT: String(port) } }),
-    headers: () => ({}),
-    peer: false
-  },
-  {
-    name: "llm",
-    title: "llm gateway",
-    file: new URL("../../apps/api/dist/main.js", import.meta.url),
-    start: (upstream, port) => ({
-      environment: {
-        LLM_HOST: "127.0.0.1",
-        LLM_PORT: String(port),
-        LLM_PROVIDER: "openai",
-        OPENAI_BASE_URL: `${upstream}/v1`,
-        OPENAI_API_KEY: "sk-bench"
-      }
-    }),
-    headers: () => ({}),
-    peer: false
-  },
-  {
-    name: "portkey",
-    title: "Portkey",
-    file: new URL(import.meta.resolve("@portkey-ai/gateway/build/start-server.js")),
-    // Headless and in production, which is its leanest way to run; it has no option for the host that it binds.
-    start: (_, port) => ({ arguments: ["--headless", `--port=${port}`] }),
-    headers: (upstream) => ({ "x-portkey-provider": "openai", "x-portkey-custom-host": `${upstream}/v1` }),
-    peer: true
-  }
-]
-
 const concurrency = 16
-const heldStreams = 1_000
 const heldEvents = 5
-const limitMillis = 120_000
+const limitMillis = 480_000
 
 interface Sizes {
   readonly rounds: number
@@ -73,6 +24,10 @@ interface Sizes {
   readonly shortEvents: number
   readonly longEvents: number
   readonly latencies: number
+  /** Rounds at half load, and the seconds of each. */
+  readonly halfRounds: number
+  readonly halfSeconds: number
+  readonly held: number
 }
 
 const full: Sizes = {
@@ -83,7 +38,10 @@ const full: Sizes = {
   streams: 32,
   shortEvents: 20,
   longEvents: 400,
-  latencies: 200
+  latencies: 200,
+  halfRounds: 5,
+  halfSeconds: 5,
+  held: 5_000
 }
 const quick: Sizes = {
   ...full,
@@ -92,55 +50,23 @@ const quick: Sizes = {
   warmStreams: 16,
   chats: 1_000,
   streams: 16,
-  latencies: 100
+  latencies: 100,
+  halfRounds: 3,
+  halfSeconds: 2,
+  held: 1_000
 }
 
-interface Running extends AsyncDisposable {
-  readonly name: string
-  readonly child: Child.Child
-  readonly target: Load.Target
-  /** Why it cannot stream, when it cannot. */
-  readonly streamFault: string | undefined
-}
+/** Of the others the times of single calls are enough: a peer has no target here. */
+const measuredAtHalfLoad = ["llm"]
 
-const start = async (contestant: Contestant, upstream: string): Promise<Running> => {
-  const port = await freePort()
-  const child = Child.start({
-    name: contestant.title,
-    file: contestant.file,
-    ...contestant.start(upstream, port)
-  })
-  const target = {
-    name: contestant.title,
-    origin: `http://127.0.0.1:${port}`,
-    headers: contestant.headers(upstream)
-  }
-  await Promise.race([Load.ready(target), child.ended])
-  const streamFault = await Load.streams(target, 1, 1, 1).then(
-    () => undefined,
-    (fault: Error) => fault.message
-  )
-  if (streamFault !== undefined && !contestant.peer) throw new Error(streamFault)
-  return {
-    name: contestant.name,
-    child,
-    target,
-    streamFault,
-    [Symbol.asyncDispose]: () => child[Symbol.asyncDispose]()
+/** Files that a process may have open, sockets included; Node takes the hard limit. */
+const openFiles = () => {
+  try {
+    return Number(execFileSync("sh", ["-c", "ulimit -Hn"], { encoding: "utf8" })) || Infinity
+  } catch {
+    return Infinity
   }
 }
-
-const freePort = () =>
-  new Promise<number>((resolve, reject) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const address = server.address()
-      server.close(() =>
-        address === null || typeof address === "string"
-          ? reject(new Error("No free port"))
-          : resolve(address.port)
-      )
-    })
-  })
 
 const spent = async (child: Child.Child, work: () => Promise<unknown>) => {
   const before = await child.usage()
@@ -149,18 +75,24 @@ const spent = async (child: Child.Child, work: () => Promise<unknown>) => {
 }
 
 const measureSpeed = async (
-  chosen: ReadonlyArray<Contestant>,
+  chosen: ReadonlyArray<Contestant.Contestant>,
   upstream: Upstream.Upstream,
   sizes: Sizes,
   recording: Recording.Recording
 ) => {
   await using stack = new AsyncDisposableStack()
-  const running: Array<Running> = []
-  for (const contestant of chosen) running.push(stack.use(await start(contestant, upstream.origin)))
+  const running: Array<Contestant.Running> = []
+  const notes: Array<string> = []
+  for (const contestant of chosen) {
+    const started = await Contestant.start(contestant, upstream.origin).catch((fault: Error) => fault)
+    if (!(started instanceof Error)) running.push(stack.use(started))
+    else if (contestant.peer) notes.push(`Not measured: ${started.message}`)
+    else throw started
+  }
   const direct: Load.Target = { name: "upstream", origin: upstream.origin, headers: {} }
 
-  for (const { target, streamFault } of running) {
-    await Load.chats(target, sizes.warmChats, concurrency)
+  for (const { share, target, streamFault } of running) {
+    await Load.chats(target, share * sizes.warmChats, concurrency)
     if (streamFault === undefined)
       await Load.streams(target, sizes.warmStreams, concurrency, sizes.longEvents)
   }
@@ -173,10 +105,11 @@ const measureSpeed = async (
       recording.add("latencyTail", name, Statistics.percentile(times, 0.99))
     }
     await recordLatency("direct", direct)
-    for (const { name, child, target, streamFault } of running) {
+    for (const { name, child, share, target, streamFault } of running) {
       await recordLatency(name, target)
-      const chats = await spent(child, () => Load.chats(target, sizes.chats, concurrency))
-      recording.add("cpuPerRequest", name, chats / sizes.chats)
+      const count = share * sizes.chats
+      const chats = await spent(child, () => Load.chats(target, count, concurrency))
+      recording.add("cpuPerRequest", name, chats / count)
       if (streamFault !== undefined) continue
 
       const short = await spent(child, () =>
@@ -193,39 +126,69 @@ const measureSpeed = async (
     }
     process.stderr.write(`round ${round + 1} of ${sizes.rounds}\n`)
   }
-  return running.flatMap(({ streamFault }) =>
-    streamFault === undefined ? [] : [`No streams: ${streamFault}`]
-  )
+
+  for (let round = 0; round < sizes.halfRounds; round++) {
+    for (const { name, target } of running) {
+      if (!measuredAtHalfLoad.includes(name)) continue
+      // Half of what one core would take of it; the upstream alone at the same pace is what it adds to.
+      const perSecond = 500_000 / (recording.medians("cpuPerRequest")[name] ?? Number.NaN)
+      const alone = await Load.paced(direct, perSecond, sizes.halfSeconds)
+      const through = await Load.paced(target, perSecond, sizes.halfSeconds)
+      const add = (measure: string, share: number) =>
+        recording.add(
+          measure,
+          name,
+          Statistics.percentile(through, share) - Statistics.percentile(alone, share)
+        )
+      recording.add("halfLoad", name, perSecond)
+      add("halfMedian", 0.5)
+      add("halfTail", 0.99)
+    }
+    process.stderr.write(`half load ${round + 1} of ${sizes.halfRounds}\n`)
+  }
+  for (const { streamFault } of running) {
+    if (streamFault !== undefined) notes.push(`No streams: ${streamFault}`)
+  }
+  return notes
 }
 
 /** In fresh processes, so that what the speed rounds left in the heap is not counted as memory of open streams. */
 const measureMemory = async (
-  chosen: ReadonlyArray<Contestant>,
+  chosen: ReadonlyArray<Contestant.Contestant>,
   upstream: Upstream.Upstream,
+  held: number,
   recording: Recording.Recording
-) => {
+): Promise<ReadonlyArray<string>> => {
   const megabyte = 1_024 * 1_024
+  const notes: Array<string> = []
   for (const contestant of chosen) {
-    await using running = await start(contestant, upstream.origin)
+    await using running = await Contestant.start(contestant, upstream.origin)
     await Load.chats(running.target, 100, concurrency)
     if (running.streamFault !== undefined) continue
     const idle = await running.child.usage()
+    const hold = await Load.hold(running.target, held, heldEvents).catch((fault: Error) => fault)
+    if (hold instanceof Error) {
+      if (!contestant.peer) throw hold
+      notes.push(`No memory of ${held} streams: ${hold.message}`)
+      continue
+    }
     {
-      await using _ = await Load.hold(running.target, heldStreams, heldEvents)
+      await using _ = hold
       await sleep(1_000)
       const open = await running.child.usage()
       recording.add("memoryIdle", contestant.name, idle.rss / megabyte)
       recording.add("memoryOpen", contestant.name, open.rss / megabyte)
-      recording.add("memoryPerStream", contestant.name, (open.rss - idle.rss) / 1_024 / heldStreams)
+      recording.add("memoryPerStream", contestant.name, (open.rss - idle.rss) / 1_024 / held)
     }
     await sleep(1_000)
     recording.add("streamsLeft", contestant.name, await upstream.openStreams())
     process.stderr.write(`memory of ${contestant.title}\n`)
   }
+  return notes
 }
 
-const profile = async (contestant: Contestant, upstream: Upstream.Upstream, sizes: Sizes) => {
-  await using running = await start(contestant, upstream.origin)
+const profile = async (contestant: Contestant.Contestant, upstream: Upstream.Upstream, sizes: Sizes) => {
+  await using running = await Contestant.start(contestant, upstream.origin)
   const { child, target } = running
   await Load.chats(target, sizes.warmChats, concurrency)
   await Load.streams(target, sizes.warmStreams, concurrency, sizes.longEvents)
@@ -243,21 +206,34 @@ const targets: ReadonlyArray<Report.Ratio> = [
     measure: "cpuPerRequest",
     above: "llm",
     below: "bare",
-    target: { atMost: 2.5 }
+    target: { atMost: 2 }
   },
   {
     title: "CPU per event, llm gateway / bare proxy",
     measure: "cpuPerEvent",
     above: "llm",
     below: "bare",
-    target: { atMost: 1.5 }
+    target: { atMost: 1.25 }
   },
   {
     title: "CPU per request, Portkey / llm gateway",
     measure: "cpuPerRequest",
     above: "portkey",
     below: "llm",
-    target: { atLeast: 3 }
+    target: { atLeast: 5 }
+  },
+  {
+    title: "CPU per request, LiteLLM / llm gateway",
+    measure: "cpuPerRequest",
+    above: "litellm",
+    below: "llm",
+    target: { atLeast: 10 }
+  },
+  {
+    title: "CPU per request, llm gateway / without keys",
+    measure: "cpuPerRequest",
+    above: "llm",
+    below: "llm-plain"
   },
   { title: "CPU per event, Portkey / llm gateway", measure: "cpuPerEvent", above: "portkey", below: "llm" },
   {
@@ -273,32 +249,46 @@ const targets: ReadonlyArray<Report.Ratio> = [
 export const run = async (given: ReadonlyArray<string>) => {
   const options = Options.parse(
     "bench gateway",
-    contestants.map(({ name }) => name),
-    given
+    Contestant.all.map(({ name }) => name),
+    given,
+    { held: "streams that are held open for the memory (5000; 1000 with --quick)" }
   )
   const sizes = options.quick ? quick : full
+  // A proxy has two sockets for each stream.
+  const most = Math.floor((openFiles() - 200) / 2)
+  const wanted = options.sizes["held"] ?? sizes.held
+  const held = Math.min(wanted, most)
   const watchdog = setTimeout(() => {
     console.error(`Given up after ${limitMillis / 1_000} seconds`)
     process.exit(1)
   }, limitMillis)
   await using upstream = await Upstream.start()
 
-  const isThere = ({ file }: Contestant) => existsSync(fileURLToPath(file))
-  const profiled = contestants.find(({ name }) => name === options.profile)
+  const profiled = Contestant.all.find(({ name }) => name === options.profile)
   if (profiled !== undefined) {
-    if (!isThere(profiled)) throw new Error(`${profiled.title} is not built: ${fileURLToPath(profiled.file)}`)
+    const reason = await Contestant.absence(profiled)
+    if (reason !== undefined || profiled.native === true) {
+      throw new Error(`${profiled.title} cannot be profiled: ${reason ?? "it is no program of Node's"}`)
+    }
     await profile(profiled, upstream, sizes)
     clearTimeout(watchdog)
     return
   }
 
-  const asked = contestants.filter(({ name }) => options.only.length === 0 || options.only.includes(name))
-  const chosen = asked.filter(isThere)
-  const missing = asked.filter((contestant) => !chosen.includes(contestant)).map(({ title }) => title)
+  const chosen: Array<Contestant.Contestant> = []
+  const missing: Array<string> = []
+  for (const contestant of Contestant.all) {
+    if (options.only.length > 0 && !options.only.includes(contestant.name)) continue
+    const reason = await Contestant.absence(contestant)
+    if (reason === undefined) chosen.push(contestant)
+    else missing.push(`${contestant.title} (${reason})`)
+  }
   const recording = new Recording.Recording()
   const notes = await measureSpeed(chosen, upstream, sizes, recording)
-  await measureMemory(chosen, upstream, recording)
+  const measured = chosen.filter(({ name }) => recording.of("cpuPerRequest").has(name))
+  notes.push(...(await measureMemory(measured, upstream, held, recording)))
   clearTimeout(watchdog)
+  if (held < wanted) notes.push(`${held} streams held instead of ${wanted}: \`ulimit -Hn\` allows no more.`)
 
   const measure = (name: string, title: string, unit: string, digits: number): Report.Measure => ({
     name,
@@ -311,7 +301,7 @@ export const run = async (given: ReadonlyArray<string>) => {
   await Report.publish({
     name: "gateway",
     options,
-    contestants,
+    contestants: Contestant.all,
     missing,
     notes,
     measures: [
@@ -325,12 +315,20 @@ export const run = async (given: ReadonlyArray<string>) => {
         ...measure("addedTail", "added latency p99", "µs", 0),
         samples: recording.added("latencyTail", "direct")
       },
+      measure("halfMedian", "added latency p50 at half load", "µs", 0),
+      measure("halfTail", "added latency p99 at half load", "µs", 0),
       measure("memoryIdle", "memory before", "MB", 0),
-      measure("memoryOpen", `memory with ${heldStreams} open streams`, "MB", 0),
+      measure("memoryOpen", `memory with ${held} open streams`, "MB", 0),
       measure("memoryPerStream", "memory per open stream", "kB", 1)
     ],
     ratios: targets,
+    bounds: [
+      { measure: "halfMedian", contestant: "llm", atMost: 1_000 },
+      { measure: "halfTail", contestant: "llm", atMost: 5_000 },
+      ...(held >= full.held ? [{ measure: "memoryOpen", contestant: "llm", atMost: 500 }] : [])
+    ],
     checks: {
+      "Calls per second at half load": recording.medians("halfLoad"),
       "Latency of the upstream itself, µs": {
         p50: recording.medians("latencyMedian")["direct"] ?? Number.NaN,
         p99: recording.medians("latencyTail")["direct"] ?? Number.NaN
@@ -338,7 +336,7 @@ export const run = async (given: ReadonlyArray<string>) => {
       "Events per chunk written (1: each forwarded at once)": recording.medians("eventsPerChunk"),
       "Share of a core used during the long streams (near 1: the pace was too fast)":
         recording.medians("streamLoad"),
-      [`Streams still open upstream 1 s after ${heldStreams} clients left (0: cancelled)`]:
+      [`Streams still open upstream 1 s after ${held} clients left (0: cancelled)`]:
         recording.medians("streamsLeft")
     }
   })

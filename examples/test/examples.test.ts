@@ -16,7 +16,7 @@ const expected: Record<string, RegExp> = {
   "budgeted.ts":
     /^trial: the budget "tenant" refuses\nsales: calls 2, failed 0, tokens [1-9]\d*, \$0\.0*[1-9]\d*\nsupport: calls 1, failed 0, tokens [1-9]\d*, \$0\.0*[1-9]\d*\ntrial: calls 1, failed 1, tokens 0, \$0\.0+\nthe budget "company": \$0\.0*[1-9]\d* of \$20\.0+ spent\n$/u,
   "build-plan.ts":
-    /^goals\.md: indexed\nconstraints\.md: indexed\nrisks\.md: indexed\nthe meeting: .+\nfrom the files: (?:goals|constraints|risks)\.md\nthe plan: .+\n(?:- .+, \d+ weeks\n)+$/u,
+    /^constraints\.md: indexed\ngoals\.md: indexed\nrisks\.md: indexed\nthe meeting: .+\nfrom the files: (?:goals|constraints|risks)\.md\nthe plan: .+\n(?:- .+, \d+ weeks\n)+$/u,
   "first-call.ts": /\bsky\b|\bblue\b/iu,
   "execution-plan.ts": /\bsky\b|\bblue\b/iu,
   "official-client.ts": /\bsky\b|\bblue\b/iu,

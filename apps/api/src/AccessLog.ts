@@ -16,6 +16,8 @@ interface Facts {
   readonly deployment?: string | undefined
   readonly attempts?: number | undefined
   readonly cache?: string | undefined
+  /** How many requests were sent as one. */
+  readonly batched?: number | undefined
   /** Ours. */
   readonly call?: string | undefined
   /** The provider's name for the exchange. */

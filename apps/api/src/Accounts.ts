@@ -14,6 +14,7 @@ import {
   type InvalidSetting,
   Budget,
   Cost,
+  LedgerRetention,
   Observer,
   PriceCatalogue,
   Telemetry,
@@ -90,7 +91,9 @@ const budgets = (file: ConfigFile) =>
   Layer.unwrap(
     Effect.map(Effect.service(Access.Access), ({ policies }) => {
       const settings = Policies.budgetSettings(file, policies)
-      return settings === undefined ? Budget.layerNone : BudgetSql.layer(settings)
+      return settings === undefined
+        ? Budget.layerNone
+        : BudgetSql.layer({ ...settings, unavailable: file.unavailable })
     })
   )
 
@@ -103,8 +106,10 @@ export const layer = (file: ConfigFile, folder: string) => {
   const journal = Layer.unwrap(
     Effect.map(inFolder(file.journal ?? folder, "journal"), (directory) => LedgerJournal.layer({ directory }))
   )
+  const retention = file.ledger === undefined ? Layer.empty : LedgerRetention.layer(file.ledger)
   const ledger = UsageLedger.layerObserver.pipe(
     Layer.provideMerge(UsageLedger.layer()),
+    Layer.merge(retention),
     Layer.provide([SqlLedgerStore.layer, journal])
   )
   const watched = Layer.unwrap(
@@ -115,7 +120,7 @@ export const layer = (file: ConfigFile, folder: string) => {
   return Layer.merge(budgets(file), watched).pipe(
     Layer.provideMerge(ledger),
     Layer.provideMerge(Access.layer({ required: file.keys?.required })),
-    Layer.provideMerge(KeyStore.layer()),
+    Layer.provideMerge(KeyStore.layer({ grace: file.keys?.grace })),
     Layer.provideMerge(prices(file)),
     Layer.provideMerge(client(file, folder))
   )

@@ -44,6 +44,9 @@ const bodyLimit = 64 * 1024
 /** The longest that a body may take, in milliseconds. */
 const bodyTime = 10_000
 
+/** The longest that an answer may take, in milliseconds: a database may hang. */
+const answerTime = 30_000
+
 // ---------------------------------------------------------------------------
 // Answers
 // ---------------------------------------------------------------------------
@@ -102,6 +105,13 @@ const ofSchema = (error: Schema.SchemaError): Rejected => {
   return badRequest(detail, "Correct it and send it again.", field)
 }
 
+const unanswered = new Rejected({
+  status: 503,
+  code: "database_unavailable",
+  detail: "The database does not answer.",
+  hint: "Nothing is known to have changed: look, and try again."
+})
+
 const rejectedOf = (error: Failure): Rejected => {
   switch (error._tag) {
     case "Rejected":
@@ -127,12 +137,7 @@ const rejectedOf = (error: Failure): Rejected => {
       return badRequest(error.message, "Correct it and send it again.")
     case "KeysUnavailable":
     case "LedgerFailed":
-      return new Rejected({
-        status: 503,
-        code: "database_unavailable",
-        detail: "The database does not answer.",
-        hint: "Nothing is known to have changed: look, and try again."
-      })
+      return unanswered
   }
 }
 
@@ -467,7 +472,10 @@ export const layer = (
           Effect.gen(function* () {
             const by = yield* actorOf(request, needs)
             const { id = "" } = yield* HttpRouter.params
-            return yield* handle(services, { by, request, id })
+            return yield* Effect.timeoutOrElse(handle(services, { by, request, id }), {
+              duration: answerTime,
+              orElse: () => Effect.fail(unanswered)
+            })
           }).pipe(
             Effect.catch((error) => {
               if (error._tag === "Denied") {

@@ -46,6 +46,10 @@ const headers: Readonly<Record<string, Json>> = {
   "x-llm-call-id": header("Ours, as in the ledger and in traces."),
   "x-llm-deployment": header("Who answered."),
   "x-llm-attempts": header("After how many exchanges.", { type: "integer", minimum: 0 }),
+  "x-llm-batched": header("With how many requests for embeddings it was sent as one, itself included.", {
+    type: "integer",
+    minimum: 2
+  }),
   "x-llm-cache": header("Absent where the cache was not asked.", {
     type: "string",
     enum: ["hit", "miss", "shared", "similar"]

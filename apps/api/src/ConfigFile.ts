@@ -4,6 +4,7 @@
  * Secrets never stand in it: it names the variable or the file that holds them.
  */
 import { Router } from "@llm/core"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
@@ -126,14 +127,38 @@ const Limit = Schema.Struct({
   maxWait: optional(Time)
 })
 
+const second = Duration.seconds(1)
+const year = Duration.days(366)
+
+/** Any span of that length, instead of one by the calendar. */
+const Rolling = Time.check(
+  Schema.makeFilter((length) => Duration.between(length, { minimum: second, maximum: year }), {
+    message: 'expected 1 second to 366 days, such as "24 hours"'
+  })
+)
+
 const Budget = Schema.Struct({
   name: Name,
   dollars: optional(Dollars),
   tokens: optional(Whole),
-  window: Schema.Literals(["minute", "hour", "day", "month", "total"]),
+  window: Schema.Union([
+    Schema.Literals(["minute", "hour", "day", "month", "total"]),
+    Schema.Struct({ rolling: Rolling })
+  ]),
   per: optional(Per),
   match: optional(Match),
   warnAt: optional(Share)
+})
+
+const hour = Duration.hours(1)
+
+const Ledger = Schema.Struct({
+  /** Older rows are deleted, but none of the current month; all stay unless told. */
+  keep: Time.check(
+    Schema.makeFilter((keep) => Duration.isGreaterThanOrEqualTo(keep, hour), {
+      message: 'expected 1 hour or more, such as "90 days"'
+    })
+  )
 })
 
 const Retries = Schema.Struct({
@@ -201,10 +226,26 @@ const Clamp = Schema.Struct({
 
 const Guards = Schema.Struct({
   models: optional(Schema.Array(Name)),
+  /** Whether a form whose model nobody told may pass under `models`; not unless told. */
+  unnamed: optional(Schema.Boolean),
   maxMessages: optional(Schema.Int.check(Schema.isGreaterThan(0))),
   maxTokens: optional(Schema.Int.check(Schema.isGreaterThan(0))),
   clamps: optional(Schema.Record(Name, Clamp)),
   redact: optional(Schema.Boolean)
+})
+
+/** Requests for embeddings that come together go out as one; each by itself where there is no `batch`. */
+const Embeddings = Schema.Struct({
+  batch: optional(
+    Schema.Struct({
+      /** How long a batch waits for more; 5 ms unless told. */
+      window: optional(Time),
+      /** The most texts of a batch; 2,048 unless told. */
+      maxItems: optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 2048 }))),
+      /** The most tokens of a batch, estimated; 300,000 unless told. */
+      maxTokens: optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 300_000 })))
+    })
+  )
 })
 
 /** Other settings for some calls. In names `*` stands for anything. */
@@ -220,6 +261,7 @@ const Override = Schema.Struct({
   timeouts: optional(Timeouts),
   hedging: optional(Hedging),
   cache: optional(Cache),
+  embeddings: optional(Embeddings),
   guards: optional(Guards)
 })
 export type Override = typeof Override.Type
@@ -249,6 +291,7 @@ export const ConfigFile = Schema.Struct({
   ),
   hedging: optional(Hedging),
   cache: optional(Cache),
+  embeddings: optional(Embeddings),
   rescue: optional(
     Schema.Struct({
       strategy: Schema.Literals(["none", "restart", "continue"]),
@@ -266,11 +309,19 @@ export const ConfigFile = Schema.Struct({
   budgets: optional(Schema.Array(Budget)),
   /** What becomes of calls without a known price under a budget in dollars. */
   unpriced: optional(Schema.Literals(["refuse", "allow"])),
+  /** What becomes of calls under a budget while the database does not answer; `allow` unless told. */
+  unavailable: optional(Schema.Literals(["refuse", "allow"])),
   guards: optional(Guards),
   /** Other settings for some models, keys, teams or operations: the first that fits a call counts. */
   overrides: optional(Schema.Array(Override)),
   /** Whether callers need a virtual key; they do once one was made, unless told. */
-  keys: optional(Schema.Struct({ required: optional(Schema.Boolean) })),
+  keys: optional(
+    Schema.Struct({
+      required: optional(Schema.Boolean),
+      /** How long keys in use go on while the database does not answer; 5 minutes unless told. */
+      grace: optional(Time)
+    })
+  ),
   /** Where accounts, keys and budgets are kept. */
   database: optional(
     Schema.Union([
@@ -282,6 +333,7 @@ export const ConfigFile = Schema.Struct({
   redis: optional(Redis),
   /** The folder of what is still to be written to the database. */
   journal: optional(Name),
+  ledger: optional(Ledger),
   prices: optional(Schema.Struct({ file: Name })),
   telemetry: optional(
     Schema.Struct({

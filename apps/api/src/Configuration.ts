@@ -13,6 +13,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Redis from "effect/persistence/Redis"
 import { Call, Settings } from "@llm/core"
@@ -21,6 +22,7 @@ import * as UndiciTransport from "@llm/openai/UndiciTransport"
 import { Access } from "./Access.ts"
 import * as AdminStatus from "./AdminStatus.ts"
 import * as ConfigFile from "./ConfigFile.ts"
+import * as EmbeddingBatches from "./EmbeddingBatches.ts"
 import { type Operations, Pipeline } from "./Pipeline.ts"
 import * as Policies from "./Policies.ts"
 import * as Upstream from "./Upstream.ts"
@@ -44,6 +46,8 @@ export class ConfigFileUnreadable extends Data.TaggedError("ConfigFileUnreadable
 export interface Loaded {
   /** Absent where there is none, which is fine. */
   readonly file: string | undefined
+  /** As it stood there. */
+  readonly text?: string | undefined
   readonly settings: ConfigFile.ConfigFile
 }
 
@@ -55,7 +59,8 @@ export const load = Effect.fnUntraced(function* (named: string | undefined) {
   for (const name of usualNames) if (file === undefined && (yield* exists(name))) file = name
   const nothing: Loaded = { file, settings: {} }
   if (file === undefined) return nothing
-  const loaded: Loaded = { file, settings: yield* settingsIn(file) }
+  const text = yield* Effect.orElseSucceed(files.readFileString(file), () => undefined)
+  const loaded: Loaded = { file, text, settings: yield* settingsIn(file) }
   return loaded
 })
 
@@ -134,8 +139,9 @@ export const operations = (settings: ConfigFile.ConfigFile, provider: ConfigProv
       Layer.provide(ConfigProvider.layer(provider))
     )
     const context = yield* Layer.build(layer)
+    const openai = Context.get(context, OpenAi.OpenAi)
     const made: Operations = {
-      openai: Context.get(context, OpenAi.OpenAi),
+      openai: { ...openai, raw: yield* EmbeddingBatches.over(settings, openai.raw) },
       status: Effect.provideContext(AdminStatus.read(callsOf(upstream, settings)), context),
       models: modelsOf(settings),
       left: (call) => Effect.provideContext(AdminStatus.left(call), context)
@@ -156,18 +162,24 @@ const hangups: Stream.Stream<void> = Stream.callback<void>((queue) =>
 )
 
 /** What only a start reads. */
-const fixed = ({
-  admin,
-  budgets,
-  database,
-  journal,
-  prices,
-  redis,
-  server,
-  telemetry
-}: ConfigFile.ConfigFile): string =>
+const atStart = [
+  "server",
+  "admin",
+  "keys",
+  "database",
+  "redis",
+  "journal",
+  "ledger",
+  "prices",
+  "budgets",
+  "unpriced",
+  "unavailable",
+  "telemetry"
+] as const
+
+const fixed = (settings: ConfigFile.ConfigFile): string =>
   JSON.stringify(
-    { admin, budgets, database, journal, prices, redis, server, telemetry },
+    atStart.map((section) => settings[section]),
     (_, value: unknown) => (typeof value === "bigint" ? String(value) : value)
   )
 
@@ -188,9 +200,11 @@ export const layerReload = (
       if (file === undefined) return
       const files = yield* FileSystem.FileSystem
       const pipeline = yield* Pipeline
-      const context = yield* Effect.context<never>()
+      // Without the scope: what a reload makes lives as long as its last call, and not as this.
+      const context = Context.omit(Scope.Scope)(yield* Effect.context<never>())
       const read = Effect.orElseSucceed(files.readFileString(file), () => undefined)
-      let known = yield* read
+      // What was read at the start, and not what stands there by now.
+      let known = started.text
 
       const reload = Effect.gen(function* () {
         const { settings } = yield* load(file)
@@ -203,7 +217,7 @@ export const layerReload = (
         yield* Effect.logInfo(`${file} is in force from now on`)
         if (fixed(settings) !== fixed(started.settings)) {
           yield* Effect.logWarning(
-            "server, admin, database, redis, journal, prices, budgets and telemetry are read at the start only: restart for these"
+            "server, admin, database, redis, journal, ledger, prices, budgets and telemetry are read at the start only: restart for these"
           )
         }
       }).pipe(

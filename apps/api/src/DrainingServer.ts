@@ -6,10 +6,14 @@
  * Node's own closing spares connections that hold a shutdown up: those that never sent a byte, for ever,
  * and those that were busy when the server closed, until their keep-alive ends. And it destroys those whose
  * reply is written but not yet taken by a slow reader. A connection that was upgraded is busy until its end.
+ *
+ * Who is answered before all of its body came may send the rest for `lingering`, and no longer: Node's own clock for
+ * requests must be off where uploads may take their time, and one byte now and then would hold a connection for ever.
  */
 import * as Http from "node:http"
 import * as Https from "node:https"
 import type { Socket } from "node:net"
+import * as Effect from "effect/Effect"
 
 /** PEM. */
 export interface Certificate {
@@ -21,10 +25,17 @@ export interface Certificate {
 /** Milliseconds until a TLS handshake must be done. */
 const handshakeTimeout = 10_000
 
+/** Milliseconds for the rest of a body whose request is answered. */
+const lingering = 10_000
+
+/** WebSockets are the only upgrades: who offers another, such as h2c, is answered over HTTP/1.1. */
+const shouldUpgradeCallback = ({ headers, method }: Http.IncomingMessage): boolean =>
+  method === "GET" && headers.upgrade?.toLowerCase() === "websocket"
+
 /** Takes the options of `http.createServer`. */
-export const make = (options: Http.ServerOptions): Http.Server => {
-  const server = Http.createServer(options)
-  const drain = draining(server)
+export const make = (options: Http.ServerOptions, lingerTime = lingering): Http.Server => {
+  const server = Http.createServer({ shouldUpgradeCallback, ...options })
+  const drain = draining(server, lingerTime)
   server.on("connection", drain.opened)
   server.closeIdleConnections = drain.closeIdle
   return server
@@ -36,6 +47,7 @@ export const makeSecure = (
   { cert, key, passphrase }: Certificate
 ): Https.Server => {
   const server = Https.createServer({
+    shouldUpgradeCallback,
     ...options,
     cert,
     key,
@@ -43,7 +55,7 @@ export const makeSecure = (
     ALPNProtocols: ["http/1.1"],
     handshakeTimeout
   })
-  const drain = draining(server)
+  const drain = draining(server, lingering)
   /** Connections whose handshake is not done, by the address of their other end. */
   const strangers = new Map<string, Socket>()
   const peerOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`
@@ -64,7 +76,7 @@ export const makeSecure = (
 }
 
 /** Follows what runs on the connections of a server. `closeIdle` is called by its `close`. */
-const draining = (server: Http.Server | Https.Server) => {
+const draining = (server: Http.Server | Https.Server, lingerTime: number) => {
   /** Requests that run on each open connection. */
   const running = new Map<Socket, number>()
   const begin = (socket: Socket): void => void running.set(socket, (running.get(socket) ?? 0) + 1)
@@ -74,9 +86,19 @@ const draining = (server: Http.Server | Https.Server) => {
     running.set(socket, count - 1)
     if (count === 1 && !server.listening) socket.destroySoon()
   }
-  const began = ({ socket }: Http.IncomingMessage, response: Http.ServerResponse) => {
+  const linger = (request: Http.IncomingMessage, socket: Socket): void => {
+    const cut = Effect.sync(() => {
+      if (!request.complete) socket.destroy()
+    })
+    Effect.runFork(Effect.delay(cut, lingerTime))
+  }
+  const began = (request: Http.IncomingMessage, response: Http.ServerResponse) => {
+    const { socket } = request
     begin(socket)
-    response.once("close", () => end(socket))
+    response.once("close", () => {
+      end(socket)
+      if (!request.complete && !socket.destroyed) linger(request, socket)
+    })
   }
   server.on("request", began)
   server.on("checkContinue", began)

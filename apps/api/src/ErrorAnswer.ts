@@ -87,7 +87,7 @@ export const tooLarge = (limit: string): HttpServerResponse.HttpServerResponse =
     new LlmError.RequestTooLarge({
       ...ours,
       status: 413,
-      detail: `The body is larger than ${limit}. Send less, or raise LLM_BODY_LIMIT.`
+      detail: `The body is larger than ${limit}. Send less, or raise LLM_BODY_LIMIT (server.bodyLimit).`
     })
   )
 
@@ -141,7 +141,7 @@ export const unknownRoute = (method: string, path: string): HttpServerResponse.H
     new LlmError.NotFound({
       ...ours,
       status: 404,
-      detail: `Invalid URL (${method} ${path})`,
+      detail: `Invalid URL (${method} ${path.slice(0, 200)})`,
       code: "unknown_url"
     })
   )

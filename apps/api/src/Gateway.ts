@@ -47,13 +47,14 @@ export const layer = (
 ): Layer.Layer<HttpServer.HttpServer, ServeError, Pipeline> => {
   const drainTime = options.drainTime ?? "20 seconds"
   const origins = Origins.make(options.cors ?? [])
+  const accessLog = options.accessLog ?? false
   const routes = OpenAiRoutes.layer({
     bodyLimit: config.bodyLimit,
     passthrough: options.passthrough ?? [],
     origins,
-    accessLog: options.accessLog ?? false
+    accessLog
   })
-  const realtime = Realtime.layer({ bodyLimit: config.bodyLimit, origins })
+  const realtime = Realtime.layer({ bodyLimit: config.bodyLimit, origins, accessLog })
   return Readiness.drainOnClose(drainTime).pipe(
     Layer.provideMerge(
       HttpRouter.serve(Layer.mergeAll(HealthRoutes.layer, ReferencePage.layer(false), realtime, routes), {

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as ErrorAnswer from "./ErrorAnswer.ts"
 import { KeyStore } from "./KeyStore.ts"
 import { Readiness } from "./Readiness.ts"
 import { RedisHealth } from "./RedisClient.ts"
@@ -50,7 +51,15 @@ export const layer = HttpRouter.use(
       )
     }
 
-    yield* router.add("GET", "/healthz", HttpServerResponse.jsonUnsafe({ status: "ok" }))
-    yield* router.add("GET", "/readyz", Effect.sync(ready))
+    // Some load balancers ask with HEAD.
+    const answers = (path: "/healthz" | "/readyz", answer: () => HttpServerResponse.HttpServerResponse) =>
+      router.add("*", path, ({ method }) =>
+        Effect.sync(() =>
+          method === "GET" || method === "HEAD" ? answer() : ErrorAnswer.unknownRoute(method, path)
+        )
+      )
+    const alive = HttpServerResponse.jsonUnsafe({ status: "ok" })
+    yield* answers("/healthz", () => alive)
+    yield* answers("/readyz", ready)
   })
 )

@@ -131,11 +131,14 @@ export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =
         if (reply.call?.id !== undefined) more["x-llm-call-id"] = reply.call.id
         const cost = CallCost.of(prices, reply, clock.currentTimeMillisUnsafe())
         if (cost !== undefined) more["x-llm-cost"] = cost
+        if (reply.batched !== undefined) more["x-llm-batched"] = String(reply.batched)
         if (log !== undefined) {
-          const { attempts, call, headers, outcome } = reply
+          const { attempts, batched, call, headers, outcome } = reply
           const cache = outcome === "bypass" ? undefined : outcome
           const upstreamRequest = String(headers["x-request-id"] ?? "")
-          log.note(incoming, { attempts, deployment: call?.deployment, cache, upstreamRequest })
+          log.note(incoming, { attempts, batched, deployment: call?.deployment, cache, upstreamRequest })
+          // That of a batch is another's.
+          if (call !== undefined) log.note(incoming, { call: call.id })
         }
         return Effect.andThen(
           explain(asked, { status: reply.status, cache: reply.outcome, cost }, reply.call),
@@ -197,6 +200,8 @@ export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =
             headers: CallerHeaders.forwardable(headers),
             reply: endpoint.reply === "bytes" ? "bytes" : "json",
             replaySafe: endpoint.replaySafe,
+            // What became of it is told of no other.
+            alone: explained !== undefined,
             // What a query changes is not in the name under which a reply is kept.
             cached: endpoint.cached && !path.includes("?")
           })

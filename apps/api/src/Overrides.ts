@@ -1,7 +1,7 @@
 /**
  * Other settings for some calls, as the section `overrides` has them: the first that fits a call counts.
  *
- * Only what a call goes through by itself can differ: waits, clocks, hedges, cached replies, guards. Circuits, limits
+ * Only what a call goes through by itself can differ: waits, clocks, hedges, cached replies, batches, guards. Circuits, limits
  * and budgets are one for all, and can be kept per model or key as they are.
  */
 import * as ConfigProvider from "effect/ConfigProvider"
@@ -22,13 +22,16 @@ import type { InvalidSetting } from "@llm/core"
 import type { Override } from "./ConfigFile.ts"
 import * as ModelPattern from "./ModelPattern.ts"
 
+/** What an override goes by. */
+type Known = Pick<Call.Call, "model" | "keyId" | "tenant" | "operation">
+
 /** Whether an override is for a call, as its caller asked for it. */
-export const fits = ({ keys, models, operations, teams }: Override): ((call: Call.Call) => boolean) => {
+export const fits = ({ keys, models, operations, teams }: Override): ((call: Known) => boolean) => {
   const tests = [
-    [models, (call: Call.Call) => call.model],
-    [keys, (call: Call.Call) => call.keyId],
-    [teams, (call: Call.Call) => call.tenant],
-    [operations, (call: Call.Call) => call.operation]
+    [models, (call: Known) => call.model],
+    [keys, (call: Known) => call.keyId],
+    [teams, (call: Known) => call.tenant],
+    [operations, (call: Known) => call.operation]
   ] as const
   const asked = tests.flatMap(([patterns, of]) =>
     patterns === undefined ? [] : [{ fits: ModelPattern.any(patterns), of }]
@@ -42,8 +45,8 @@ export const fits = ({ keys, models, operations, teams }: Override): ((call: Cal
 
 /** What counts for a call. */
 export const choice =
-  <A>(usual: A, others: ReadonlyArray<{ readonly fits: (call: Call.Call) => boolean; readonly value: A }>) =>
-  (call: Call.Call): A =>
+  <A>(usual: A, others: ReadonlyArray<{ readonly fits: (call: Known) => boolean; readonly value: A }>) =>
+  (call: Known): A =>
     others.find((other) => other.fits(call))?.value ?? usual
 
 type Failure = Config.ConfigError | InvalidSetting.InvalidSetting

@@ -23,7 +23,7 @@ import {
   Router
 } from "@llm/core"
 import type { Policies as KeyPolicies } from "./Access.ts"
-import type { ConfigFile, Override } from "./ConfigFile.ts"
+import type { ConfigFile, Deployment, Override } from "./ConfigFile.ts"
 import * as Overrides from "./Overrides.ts"
 
 const time = (duration: Duration.Duration | undefined): string | undefined =>
@@ -74,12 +74,21 @@ const keyOf =
   (call: Call.Call): string =>
     per.map((dimension) => `${dimension}=${valueOf(call, dimension)}`).join("/")
 
-const router = (file: ConfigFile) => {
-  const deployments = (file.deployments ?? []).flatMap(({ models, name, price, provider, weight }) =>
-    models === undefined ? [] : [{ name, models, price, provider, weight }]
-  )
+const router = ({
+  deployments,
+  routing
+}: ConfigFile): Layer.Layer<never, InvalidSetting.InvalidSetting, CircuitBreaker.CircuitBreaker> => {
+  if (deployments === undefined) return Layer.empty
   const [first, ...rest] = deployments
-  return first === undefined ? Layer.empty : Router.layer({ deployments: [first, ...rest], ...file.routing })
+  if (rest.length === 0 && first.models === undefined) return Layer.empty
+  const routed = ({ models, name, price, provider, weight }: Deployment) => ({
+    name,
+    models,
+    price,
+    provider,
+    weight
+  })
+  return Router.layer({ deployments: [routed(first), ...rest.map(routed)], ...routing })
 }
 
 const hedging = (settings: ConfigFile["hedging"]): Layer.Layer<never, InvalidSetting.InvalidSetting> => {
@@ -266,10 +275,17 @@ const rescue = ({ deployments }: ConfigFile) =>
     )
   )
 
-const guardsOf = ({ clamps, maxMessages, maxTokens, models, redact }: NonNullable<ConfigFile["guards"]>) => {
+const guardsOf = ({
+  clamps,
+  maxMessages,
+  maxTokens,
+  models,
+  redact,
+  unnamed
+}: NonNullable<ConfigFile["guards"]>) => {
   const size = maxMessages !== undefined || maxTokens !== undefined
   return [
-    ...(models === undefined ? [] : [Guards.models({ allow: models })]),
+    ...(models === undefined ? [] : [Guards.models({ allow: models, unnamed })]),
     ...(size ? [Guards.size({ maxMessages, maxInputTokens: maxTokens })] : []),
     ...(clamps === undefined
       ? []

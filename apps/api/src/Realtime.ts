@@ -20,6 +20,7 @@ import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequ
 import type * as ByteSize from "effect/ByteSize"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
@@ -29,6 +30,7 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { Call, LlmError } from "@llm/core"
 import type { Realtime } from "@llm/openai"
 import * as Access from "./Access.ts"
+import * as AccessLog from "./AccessLog.ts"
 import * as CallerHeaders from "./CallerHeaders.ts"
 import * as ErrorAnswer from "./ErrorAnswer.ts"
 import type { Origins } from "./Origins.ts"
@@ -42,6 +44,8 @@ export interface Options {
   /** The largest message of either side. */
   readonly bodyLimit: ByteSize.ByteSize
   readonly origins: Origins
+  /** Whether every session and every refusal is a line of the log. */
+  readonly accessLog: boolean
 }
 
 type Answer = HttpServerResponse.HttpServerResponse
@@ -90,7 +94,7 @@ const wishOf = (url: string): { readonly model: string; readonly query: Record<s
 const written = HttpServerResponse.empty()
 
 /** Adds the route. */
-export const layer = ({ bodyLimit, origins }: Options) =>
+export const layer = ({ accessLog, bodyLimit, origins }: Options) =>
   HttpRouter.use(
     Effect.fnUntraced(function* (router) {
       const pipeline = yield* Pipeline
@@ -98,6 +102,7 @@ export const layer = ({ bodyLimit, origins }: Options) =>
       const readiness = yield* Readiness
       const clock = yield* Clock.Clock
       const random = yield* Random.Random
+      const log = accessLog ? yield* AccessLog.make : undefined
 
       const identify = (
         headers: CallerHeaders.Headers,
@@ -106,7 +111,8 @@ export const layer = ({ bodyLimit, origins }: Options) =>
         access === undefined ? Effect.succeed(Access.anyone) : access.authenticate(headers, address)
 
       const handle = (
-        incoming: HttpServerRequest.HttpServerRequest
+        incoming: HttpServerRequest.HttpServerRequest,
+        line: AccessLog.Followed | undefined
       ): Effect.Effect<Answer, never, Scope.Scope> => {
         if (readiness.draining) return Effect.succeed(ErrorAnswer.draining())
         const request = NodeHttpServerRequest.toIncomingMessage(incoming)
@@ -123,11 +129,14 @@ export const layer = ({ bodyLimit, origins }: Options) =>
             ? incoming.headers
             : { ...incoming.headers, authorization: `Bearer ${key}` }
         const converse = (caller: Access.Caller) => {
+          line?.note({ key: caller.keyId, operation })
           const wish = wishOf(incoming.url)
           if (typeof wish === "string") return Effect.succeed(ErrorAnswer.badRequest(wish, "model"))
+          line?.note({ model: wish.model })
           const refused = caller.denies({ operation, model: wish.model })?.response
           if (refused !== undefined) return Effect.succeed(refused)
           const id = Call.newId(clock, random)
+          line?.note({ call: id })
           const asked: Realtime.Request = {
             ...wish,
             id,
@@ -139,11 +148,21 @@ export const layer = ({ bodyLimit, origins }: Options) =>
           return Effect.matchEffect(
             Effect.flatMap(pipeline.acquire, (openai) => openai.realtime.connect(asked)),
             {
-              onFailure: (error) => failed(error, id),
+              onFailure: (error) => {
+                const deployment = error.attempts > 0 ? error.deployment : undefined
+                line?.note({ attempts: error.attempts, deployment, upstreamRequest: error.requestId })
+                return failed(error, id)
+              },
               onSuccess: (connection) => {
                 const { socket } = request
+                const { attempt, call, requestId } = connection
+                line?.note({
+                  attempts: attempt.number,
+                  deployment: call.deployment,
+                  upstreamRequest: requestId
+                })
                 socket.write(headOf(connection, accept, protocols))
-                return Effect.as(session(socket, connection, identify(headers)), written)
+                return Effect.as(session(socket, connection, identify(headers), line), written)
               }
             }
           )
@@ -167,7 +186,8 @@ export const layer = ({ bodyLimit, origins }: Options) =>
       const session = (
         client: Socket,
         { attempt, requestId, socket: upstream }: Realtime.Connection,
-        identity: Effect.Effect<Access.Caller, Access.Denied>
+        identity: Effect.Effect<Access.Caller, Access.Denied>,
+        line: AccessLog.Followed | undefined
       ) => {
         let exceeded: LlmError.LlmError | undefined
         const running = new RealtimeSession({
@@ -198,7 +218,8 @@ export const layer = ({ bodyLimit, origins }: Options) =>
           Effect.never
         )
         const report = Effect.suspend(() => {
-          const { broken, events, usage } = running
+          const { broken, closeCode, events, usage } = running
+          line?.end({ status: 101, closeCode, tokens: usage.totalTokens })
           const interrupted = new LlmError.StreamInterrupted({
             ...attempt.context,
             ...(requestId === undefined ? {} : { requestId }),
@@ -214,7 +235,14 @@ export const layer = ({ bodyLimit, origins }: Options) =>
         return running.run.pipe(Effect.raceFirst(Effect.raceFirst(watch, restart)), Effect.ensuring(report))
       }
 
-      yield* router.add("GET", "/v1/realtime", handle)
+      yield* router.add("GET", "/v1/realtime", (incoming) => {
+        const line = log?.follow(incoming)
+        return line === undefined
+          ? handle(incoming, undefined)
+          : Effect.onExit(handle(incoming, line), (exit) =>
+              Effect.sync(() => line.end(Exit.isSuccess(exit) ? { status: exit.value.status } : {}))
+            )
+      })
     })
   )
 

@@ -20,8 +20,8 @@ export interface Options {
   readonly progress: (tokens: number) => string | undefined
 }
 
-/** Codes of close frames that are ours to send. */
-const codes = { goingAway: 1001, policy: 1008, restart: 1012, badGateway: 1014 } as const
+/** Codes of close frames that are ours to send; `abnormal` stands for none. */
+const codes = { goingAway: 1001, abnormal: 1006, policy: 1008, restart: 1012, badGateway: 1014 } as const
 
 /** Milliseconds between two looks at a session. */
 export const tick = 1000
@@ -62,6 +62,10 @@ export class RealtimeSession {
   /** Ticks since the end began. */
   #ending: number | undefined
   #over: (() => void) | undefined
+  /** A response is done that nobody was told of yet. */
+  #isDue = false
+  /** With which it was ended here. */
+  #code: number | undefined
 
   constructor(options: Options) {
     this.#options = options
@@ -87,6 +91,11 @@ export class RealtimeSession {
   /** Messages of the provider so far. */
   get events(): number {
     return this.#upstream.reader.messages
+  }
+
+  /** The close code of whoever ended it; 1006 where a connection is gone without one. */
+  get closeCode(): number {
+    return this.#code ?? this.#client.reader.closeCode ?? this.#upstream.reader.closeCode ?? codes.abnormal
   }
 
   /** A response whose end was not told counts a token for each of its events. */
@@ -154,7 +163,9 @@ export class RealtimeSession {
       if (this.#ending !== undefined) return
       const violation = from.reader.push(bytes)
       if (violation !== undefined) return this.#violated(from, violation)
-      if (to.socket.write(bytes) || this.#ending !== undefined) return
+      const hasRoom = to.socket.write(bytes)
+      this.#tellIfDue()
+      if (hasRoom || this.#ending !== undefined) return
       socket.pause()
       to.socket.once("drain", () => {
         // It reads, if slowly: a ping would reach it late.
@@ -202,6 +213,7 @@ export class RealtimeSession {
   /** Says so to both sides, and closes. */
   #end(code: number, reason: string): void {
     if (this.#ending !== undefined) return
+    this.#code = code
     this.#say(this.#client, code, reason)
     this.#say(this.#upstream, codes.goingAway, "")
     this.#close()
@@ -239,6 +251,13 @@ export class RealtimeSession {
     this.#running = Math.max(0, this.#running - 1)
     this.#since = this.events
     this.#used = Usage.add(this.#used, usage)
+    this.#isDue = true
+  }
+
+  /** Between two frames and once they are passed on: the response that spent a budget comes before the end. */
+  #tellIfDue(): void {
+    if (!this.#isDue || !this.#upstream.reader.between) return
+    this.#isDue = false
     this.#tell()
   }
 

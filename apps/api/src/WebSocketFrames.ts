@@ -35,6 +35,8 @@ export class Reader {
   messages = 0
   /** A close frame has passed: none follows it. */
   closed = false
+  /** What that frame says; 1005 where it says nothing. */
+  closeCode: number | undefined
   readonly #options: Options
   readonly #head = Buffer.alloc(14)
   #headSize = 0
@@ -48,6 +50,9 @@ export class Reader {
   #wanted = false
   #pieces: Array<Buffer> = []
   #held = 0
+  /** The bytes of a close code that are there, and the code so far. */
+  #codeSize = 0
+  #code = 0
 
   constructor(options: Options) {
     this.#options = options
@@ -67,6 +72,7 @@ export class Reader {
         at += piece.length
         this.#left -= piece.length
         if (this.#opcode < opcodes.close) this.#hold(piece)
+        else if (this.#opcode === opcodes.close) this.#readCode(piece)
         if (this.#left === 0) this.#end()
         continue
       }
@@ -132,6 +138,15 @@ export class Reader {
     if (!this.#judged && this.#held >= beginning) this.#judge()
   }
 
+  /** The first two bytes, behind a mask that stands at the end of a short head. */
+  #readCode(piece: Buffer): void {
+    for (const byte of piece.subarray(0, 2 - this.#codeSize)) {
+      const mask = this.#options.masked ? (this.#head[2 + this.#codeSize] ?? 0) : 0
+      this.#code = (this.#code << 8) | (byte ^ mask)
+      this.#codeSize += 1
+    }
+  }
+
   #judge(): void {
     this.#judged = true
     const start = Buffer.concat(this.#pieces)
@@ -141,7 +156,10 @@ export class Reader {
 
   /** A frame is whole. */
   #end(): void {
-    if (this.#opcode === opcodes.close) this.closed = true
+    if (this.#opcode === opcodes.close) {
+      this.closed = true
+      this.closeCode = this.#codeSize === 2 ? this.#code : 1005
+    }
     if (this.#opcode >= opcodes.close || !this.#final) return
     this.#inMessage = false
     if (!this.#judged) this.#judge()

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { Simulator } from "@llm/simulator"
+import * as RealtimeClient from "./support/RealtimeClient.ts"
 import * as TeamGateway from "./support/TeamGateway.ts"
 import { eventually, question } from "./support/RunningGateway.ts"
 
@@ -72,6 +73,57 @@ describe("the access log", () => {
       assert.strictEqual(told(unknown, "status"), "404")
       const all = gateway.logs.join("\n")
       for (const hidden of [secret, "SECRET-IN-QUERY", "A secret of mine"]) assert.notInclude(all, hidden)
+    })
+  )
+
+  it.live("has one line for each Realtime session, at its end, and for each that is refused", () =>
+    Effect.gen(function* () {
+      const { gateway, id, lines, secret } = yield* started(true)
+      const model = "gpt-realtime-2.1-mini"
+      const url = `${gateway.origin.replace("http", "ws")}/v1/realtime?model=${model}`
+      const connect = (key: string) =>
+        RealtimeClient.make(url, {
+          headers: { authorization: `Bearer ${key}`, "x-client-request-id": "mine-2" }
+        })
+      const client = yield* connect(secret)
+      client.send({ type: "response.create", response: { output_modalities: ["text"] } })
+      yield* client.until("response.done")
+      assert.lengthOf(lines(), 0)
+      client.close()
+      yield* eventually(() => lines().length === 1)
+      const expected = {
+        method: "GET",
+        path: "/v1/realtime",
+        status: "101",
+        closeCode: "1000",
+        key: id,
+        operation: "realtime.connect",
+        model,
+        deployment: "default",
+        attempts: "1",
+        clientRequest: "mine-2"
+      }
+      const [line] = lines()
+      for (const [name, value] of Object.entries(expected)) assert.strictEqual(told(line, name), value, name)
+      const [row] = yield* gateway.rowsOf(id)
+      assert.strictEqual(told(line, "call"), row?.callId)
+      const tokens = Object.values(row?.tokens ?? {}).reduce((sum, count) => sum + count, 0)
+      assert.isAbove(tokens, 0)
+      assert.strictEqual(told(line, "tokens"), String(tokens))
+
+      const revoked = yield* connect(secret)
+      yield* revoked.until("session.created")
+      yield* gateway.keys.revoke("test", id)
+      yield* revoked.closed
+      yield* eventually(() => lines().length === 2)
+      assert.strictEqual(told(lines()[1], "closeCode"), "1008")
+
+      yield* Effect.flip(connect(secret))
+      // Node's client comes again where it is refused with 401.
+      yield* eventually(() => lines().length >= 3)
+      assert.strictEqual(told(lines()[2], "status"), "401")
+      assert.isUndefined(told(lines()[2], "closeCode"))
+      assert.notInclude(gateway.logs.join("\n"), secret)
     })
   )
 

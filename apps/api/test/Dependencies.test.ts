@@ -8,6 +8,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as PostgresServer from "@llm/test-servers/PostgresServer"
 import * as RedisServer from "@llm/test-servers/RedisServer"
+import * as HangingProxy from "./support/HangingProxy.ts"
 import * as Program from "./support/Program.ts"
 import { question } from "./support/RunningGateway.ts"
 
@@ -199,7 +200,8 @@ cache: { kind: redis }
 })
 
 PostgresServer.whereThereIsOne(() => {
-  layer(PostgresServer.layer, { excludeTestServices: true })("with PostgreSQL", (tests) => {
+  const settings = { excludeTestServices: true, timeout: "1 minute" } as const
+  layer(PostgresServer.layer, settings)("with PostgreSQL", (tests) => {
     const Usage = Schema.fromJsonString(
       Schema.Struct({ data: Schema.Array(Schema.Struct({ calls: Schema.Finite })) })
     )
@@ -251,6 +253,64 @@ PostgresServer.whereThereIsOne(() => {
             counted.data.reduce((sum, row) => sum + row.calls, 0),
             31
           )
+        }),
+      patience
+    )
+
+    tests.effect(
+      "that hangs holds up one call and not those after it, and is found again over connections of its own",
+      () =>
+        Effect.gen(function* () {
+          const { config } = yield* PostgresServer.PostgresServer
+          const proxy = yield* HangingProxy.make(config.path ?? "")
+          const database = "database: { postgres: { env: DATABASE_URL } }"
+          const variables = {
+            DATABASE_URL: `postgresql://${config.username}@127.0.0.1:${proxy.port}/postgres`
+          }
+          const { admin, ask, becomes } = yield* gateway(database, variables)
+          const strict = yield* gateway(`${database}\nunavailable: refuse`, variables)
+          const budget = { tokens: 1_000_000, window: "day" }
+          yield* admin("POST", "/admin/teams", { id: "hanging", name: "Hanging", budget })
+          const keys = yield* Effect.forEach(["used", "unused"], (label) =>
+            Effect.flatMap(admin("POST", "/admin/keys", { team: "hanging", label }), ({ text }) =>
+              Schema.decodeUnknownEffect(Created)(text)
+            )
+          )
+          const [used, unused] = keys.map(({ secret }) => secret)
+          assert.strictEqual((yield* ask(used)).status, 200)
+          assert.strictEqual((yield* strict.ask(used)).status, 200)
+
+          yield* proxy.hang
+          // Were each of them to wait for the database, this test would not end in its time.
+          const answers = yield* Effect.forEach(Array.from({ length: 50 }), () => ask(used))
+          assert.deepStrictEqual(new Set(answers.map(({ status }) => status)), new Set([200]))
+          assert.strictEqual((yield* becomes("degraded")).code, 200)
+          const unknown = yield* ask(unused)
+          assert.strictEqual(unknown.status, 503, unknown.text)
+          assert.include(unknown.text, "key_store_unavailable")
+
+          const refused = yield* Effect.forEach(Array.from({ length: 10 }), () => strict.ask(used))
+          for (const { status, text } of refused) {
+            assert.strictEqual(status, 503, text)
+            assert.include(text, "budgets_unavailable")
+          }
+
+          yield* proxy.heal
+          yield* becomes("ready")
+          assert.strictEqual((yield* ask(unused)).status, 200)
+          yield* Effect.repeat(strict.ask(used), {
+            until: ({ status }) => status === 200,
+            schedule: Schedule.spaced("100 millis")
+          })
+          const calls = Effect.flatMap(admin("GET", "/admin/usage?by=team&team=hanging"), ({ text }) =>
+            Effect.map(Schema.decodeUnknownEffect(Usage)(text), ({ data }) =>
+              data.reduce((sum, row) => sum + row.calls, 0)
+            )
+          )
+          yield* Effect.repeat(calls, {
+            until: (count) => count >= 54,
+            schedule: Schedule.spaced("100 millis")
+          })
         }),
       patience
     )

@@ -302,6 +302,8 @@ describe("the gateway's own refusals", () => {
         assert.include(answer.text, `${method} ${path.split("?")[0]}`)
         assert.notInclude(answer.text, "sk-")
       }
+      const long = yield* ask(`${origin}/${"a".repeat(10_000)}`)
+      assert.isBelow(long.text.length, 1000)
     })
   )
 })

@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import OpenAI, { APIError, toFile } from "openai"
+import type { ConfigFile } from "@llm/api/ConfigFile"
 import * as EchoUpstream from "./support/EchoUpstream.ts"
 import * as RawConnection from "./support/RawConnection.ts"
 import { eventually } from "./support/RunningGateway.ts"
@@ -40,7 +41,7 @@ const post = (
     return { status: reply.status, text: await reply.text() }
   })
 
-const started = (models?: Readonly<Record<string, string>>) =>
+const started = (models?: Readonly<Record<string, string>>, guards?: ConfigFile["guards"]) =>
   Effect.gen(function* () {
     const upstream = yield* EchoUpstream.make
     const gateway = yield* TeamGateway.make({
@@ -48,7 +49,7 @@ const started = (models?: Readonly<Record<string, string>>) =>
       settings: { SECRET_OF_EAST: "sk-east" },
       file:
         models === undefined
-          ? {}
+          ? { guards }
           : {
               deployments: [
                 { name: "east", apiKey: { env: "SECRET_OF_EAST" }, baseUrl: upstream.url, models }
@@ -113,6 +114,22 @@ describe("a form", () => {
       assert.strictEqual((yield* post(gateway.origin, secret, body)).status, 200)
       assert.isTrue(upstream.asked[0]?.body?.equals(body))
       assert.strictEqual((yield* gateway.rowsOf(id))[0]?.model, "")
+    })
+  )
+
+  it.live("with a late model passes a list of the configuration only where that says so", () =>
+    Effect.gen(function* () {
+      for (const [unnamed, status] of [
+        [undefined, 403],
+        [true, 200]
+      ] as const) {
+        const { gateway } = yield* started(undefined, { models: [model], unnamed })
+        const { secret } = yield* gateway.create()
+        const late = Buffer.concat([file(large), field("model", model), end])
+        assert.strictEqual((yield* post(gateway.origin, secret, late)).status, status)
+        const other = Buffer.concat([field("model", "whisper-1"), file(small), end])
+        assert.strictEqual((yield* post(gateway.origin, secret, other)).status, 403)
+      }
     })
   )
 

@@ -36,7 +36,10 @@ const seen = (socket: Net.Socket) => {
   return () => Buffer.concat(pieces)
 }
 
-const running = Effect.fnUntraced(function* (idle: number) {
+const running = Effect.fnUntraced(function* (
+  idle: number,
+  progress: (tokens: number) => string | undefined = () => undefined
+) {
   const [client, caller] = yield* pair
   const [upstream, provider] = yield* pair
   const session = new RealtimeSession({
@@ -44,7 +47,7 @@ const running = Effect.fnUntraced(function* (idle: number) {
     upstream,
     idle,
     maxMessage: 1_000_000,
-    progress: () => undefined
+    progress
   })
   const fiber = yield* Effect.forkChild(session.run, { startImmediately: true })
   return { session, fiber, client, caller, upstream, provider }
@@ -94,6 +97,26 @@ describe("a session", () => {
       yield* eventually(() => provider.destroyed)
       // 1001: the client is gone.
       assert.strictEqual(told.provider().at(6) ?? 0, 0x88)
+    })
+  )
+
+  it.live("passes on the response that spent a budget before it says so, and between two frames", () =>
+    Effect.gen(function* () {
+      const { caller, fiber, provider, session } = yield* running(60_000, (tokens) =>
+        tokens >= 10 ? "budget_exceeded" : undefined
+      )
+      const told = seen(caller)
+      const text = (payload: string) => Buffer.concat([Buffer.of(0x81, payload.length), Buffer.from(payload)])
+      const done = text(`{"type":"response.done","response":{"usage":{"output_tokens":10}}}`)
+      const next = text(`{"type":"rate_limits.updated"}`)
+      provider.write(Buffer.concat([done, next.subarray(0, 5)]))
+      yield* eventually(() => told().length === done.length + 5)
+      provider.write(next.subarray(5))
+      yield* Fiber.join(fiber)
+      yield* eventually(() => caller.readableEnded)
+      const close = WebSocketFrames.close(1008, "budget_exceeded", false)
+      assert.deepStrictEqual(told(), Buffer.concat([done, next, close]))
+      assert.strictEqual(session.closeCode, 1008)
     })
   )
 

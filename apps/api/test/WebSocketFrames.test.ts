@@ -134,6 +134,24 @@ describe("frames that pass", () => {
     }
   })
 
+  it("tell the code of the last one, wherever it is cut and masked or not", () => {
+    const code = fc.option(fc.integer({ min: 1000, max: 4999 }), { nil: undefined })
+    fc.assert(
+      fc.property(code, fc.string({ maxLength: 20 }), fc.boolean(), fc.nat(), (told, reason, masked, cut) => {
+        const bytes =
+          told === undefined
+            ? encode({ opcode: 8, final: true, payload: Buffer.alloc(0) }, masked)
+            : WebSocketFrames.close(told, reason, masked)
+        const reader = new WebSocketFrames.Reader({ masked, maxMessage: 100 })
+        const place = cut % bytes.length
+        reader.push(bytes.subarray(0, place))
+        assert.isUndefined(reader.closeCode)
+        reader.push(bytes.subarray(place))
+        assert.strictEqual(reader.closeCode, told ?? 1005)
+      })
+    )
+  })
+
   it("of our own are such frames", () => {
     for (const masked of [true, false]) {
       const reader = new WebSocketFrames.Reader({ masked, maxMessage: 100 })

@@ -13,6 +13,16 @@ process.on("message", async (question) => {
       process.send?.({ cpu: user + system, rss: process.memoryUsage.rss() })
       return
     }
+    case "vitals": {
+      // With --expose-gc: what is left after it is what is kept.
+      globalThis.gc?.()
+      const open: Record<string, number> = {}
+      for (const kind of process.getActiveResourcesInfo()) open[kind] = (open[kind] ?? 0) + 1
+      const { heapUsed, rss } = process.memoryUsage()
+      const { user, system } = process.cpuUsage()
+      process.send?.({ cpu: user + system, rss, heapUsed, open })
+      return
+    }
     case "profile start": {
       // The inspector rather than --cpu-prof: start-up and warm-up stay out of the profile.
       session.connect()

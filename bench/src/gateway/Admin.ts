@@ -34,7 +34,9 @@ export const makeKey = async (port: number) => {
 
 /** The text that an admin route shows. */
 export const look = async (port: number, path: string) => {
-  const answer = await fetch(`http://127.0.0.1:${port}${path}`, { headers: { authorization: `Bearer ${token}` } })
+  const answer = await fetch(`http://127.0.0.1:${port}${path}`, {
+    headers: { authorization: `Bearer ${token}` }
+  })
   const text = await answer.text()
   if (!answer.ok) throw new Error(`GET ${path} was answered with ${answer.status}: ${text}`)
   return text

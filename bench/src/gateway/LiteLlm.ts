@@ -40,7 +40,10 @@ export const install = async (): Promise<string | undefined> => {
   }
 }
 
-/** One worker, no database, no retries, every model passed on: its leanest way to run. */
+/** It refuses to start without one, and callers send it. */
+export const masterKey = "sk-bench-6f1d2c9a47b84e0f93c5a1d07e6b2f58"
+
+/** No database, no retries, every model passed on: its leanest way to run. */
 export const configure = async (folder: string, upstream: string) => {
   const path = join(folder, "litellm.yaml")
   await writeFile(
@@ -52,6 +55,7 @@ export const configure = async (folder: string, upstream: string) => {
           litellm_params: { model: "openai/*", api_base: `${upstream}/v1`, api_key: "sk-bench" }
         }
       ],
+      general_settings: { master_key: masterKey },
       litellm_settings: { telemetry: false, num_retries: 0 }
     })
   )

@@ -214,18 +214,20 @@ export const layerNone: Layer.Layer<Backoff> = Layer.succeed(Backoff, {
  * Full jitter from `LLM_RETRY_TIMES` (6), `LLM_RETRY_BASE` (1 second), `LLM_RETRY_CAP` (32 seconds)
  * and `LLM_RETRY_MAX_HINT` (60 seconds). `LLM_RETRY_TIMES=0` switches retrying off.
  */
-export const layerConfig: Layer.Layer<Backoff, Config.ConfigError> = Layer.unwrap(
-  Effect.map(
-    Config.all({
-      times: Config.schema(
-        Schema.FiniteFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 0, maximum: 100 })),
-        "LLM_RETRY_TIMES"
-      ).pipe(Config.withDefault(6)),
-      base: config("LLM_RETRY_BASE", 0, longestBase).pipe(Config.withDefault(Duration.seconds(1))),
-      cap: config("LLM_RETRY_CAP").pipe(Config.withDefault(Duration.seconds(32))),
-      maxHint: config("LLM_RETRY_MAX_HINT").pipe(Config.withDefault(Duration.seconds(60)))
-    }),
-    // The settings were judged when they were read.
-    (options) => Layer.orDie(layerFullJitter(options))
+export const layerConfig: Layer.Layer<Backoff, Config.ConfigError> = /* @__PURE__ */ Layer.suspend(() =>
+  Layer.unwrap(
+    Effect.map(
+      Config.all({
+        times: Config.schema(
+          Schema.FiniteFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 0, maximum: 100 })),
+          "LLM_RETRY_TIMES"
+        ).pipe(Config.withDefault(6)),
+        base: config("LLM_RETRY_BASE", 0, longestBase).pipe(Config.withDefault(Duration.seconds(1))),
+        cap: config("LLM_RETRY_CAP").pipe(Config.withDefault(Duration.seconds(32))),
+        maxHint: config("LLM_RETRY_MAX_HINT").pipe(Config.withDefault(Duration.seconds(60)))
+      }),
+      // The settings were judged when they were read.
+      (options) => Layer.orDie(layerFullJitter(options))
+    )
   )
 )

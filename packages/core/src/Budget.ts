@@ -14,7 +14,9 @@
  * A call without a model (a list, a file) is not counted, and sound that is billed by its length is reserved as
  * one hour of it.
  *
- * Windows are of the calendar, in UTC. A reservation is settled in the window that it was made in.
+ * Windows are of the calendar, in UTC; there a reservation is settled in the window that it was made in. Or they roll:
+ * what was spent counts from its settlement for as long as the window is, and up to a 60th longer, so that no span of
+ * that length holds more than the budget.
  *
  * `BudgetSql` keeps budgets for several processes.
  *
@@ -42,6 +44,7 @@
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
@@ -50,6 +53,7 @@ import type * as InvalidSetting from "./InvalidSetting.ts"
 import * as Leases from "./internal/budgetLeases.ts"
 import * as Meters from "./internal/budgetMeter.ts"
 import { type Balance, check, statusesOf, warn } from "./internal/budgetSettings.ts"
+import * as RollingSpend from "./internal/rollingSpend.ts"
 import type * as LlmError from "./LlmError.ts"
 import type { Executed } from "./Observer.ts"
 import type * as PriceCatalogue from "./PriceCatalogue.ts"
@@ -91,8 +95,11 @@ export const Budget = Context.Reference<Service>("@llm/core/Budget", { defaultVa
 /** What an amount counts: money in pico-dollars (1e-12 $; `Cost.toDollars`), or tokens. */
 export type Unit = "pico-dollars" | "tokens"
 
-/** How long a budget lasts, by the calendar in UTC; `total` has no end. */
-export type Window = "minute" | "hour" | "day" | "month" | "total"
+/**
+ * How long a budget lasts: by the calendar in UTC, without an end (`total`), or for any span of a length from 1 second
+ * to 366 days (`rolling`).
+ */
+export type Window = "minute" | "hour" | "day" | "month" | "total" | { readonly rolling: Duration.Input }
 
 /** What calls are told apart by. */
 export type Dimension = "tenant" | "keyId" | "provider" | "deployment" | "operation" | "model"
@@ -130,7 +137,10 @@ export interface Warning {
   readonly of: Readonly<Partial<Record<Dimension, string>>>
   readonly limit: bigint
   readonly spent: bigint
-  /** Milliseconds since the epoch; `Infinity` for a total. */
+  /**
+   * Milliseconds since the epoch; `Infinity` for a total. Of a rolling window it is when nothing of what is spent by
+   * now counts any more.
+   */
   readonly endsAt: number
 }
 
@@ -180,10 +190,40 @@ interface Book extends Balance {
   reserved: bigint
   estimated: bigint
   warned: boolean
+  /** Of a rolling window, the oldest first. */
+  parts: ReadonlyArray<Part>
+}
+
+interface Part extends RollingSpend.Part {
+  spent: bigint
+  estimated: bigint
+}
+
+/** What has left a rolling window is not spent any more. */
+const roll = (book: Book, now: number): void => {
+  const [oldest] = book.parts
+  if (oldest === undefined || oldest.leavesAt > now) return
+  for (const { estimated, leavesAt, spent } of book.parts) {
+    if (leavesAt > now) break
+    book.spent -= spent
+    book.estimated -= estimated
+  }
+  book.parts = book.parts.filter(({ leavesAt }) => leavesAt > now)
+  book.warned &&= book.spent >= book.account.warnAt
+}
+
+const addPart = (book: Book, length: number, now: number, spent: bigint, estimated: bigint): void => {
+  const leavesAt = RollingSpend.leavesAt(length, now)
+  const last = book.parts.at(-1)
+  // A clock that was set back adds to what is there.
+  if (last !== undefined && last.leavesAt >= leavesAt) {
+    last.spent += spent
+    last.estimated += estimated
+  } else book.parts = [...book.parts, { leavesAt, spent, estimated }]
 }
 
 /** Accounts in this process. A lookup, a check and a change are one step: nobody comes between. */
-const makeMemory = (settings: Settings) => {
+const makeMemory = (settings: Settings, clock: Clock.Clock) => {
   const books = new Map<string, Book>()
   let sweepAt = 1024
   let latest = 0
@@ -193,26 +233,32 @@ const makeMemory = (settings: Settings) => {
     if (book === undefined) {
       latest = Math.max(latest, account.startsAt)
       if (books.size >= sweepAt) sweep(latest)
-      book = { account, spent: 0n, reserved: 0n, estimated: 0n, warned: false }
+      book = { account, spent: 0n, reserved: 0n, estimated: 0n, warned: false, parts: [] }
       books.set(account.key, book)
     }
     book.account = account
+    if (book.parts.length > 0) roll(book, clock.currentTimeMillisUnsafe())
     return book
   }
 
   /** Windows that ended long enough ago that no attempt of theirs runs. */
   const sweep = (now: number): void => {
-    for (const [key, { account, reserved }] of books) {
-      if (reserved === 0n && account.endsAt <= now) books.delete(key)
+    for (const [key, { account, parts, reserved }] of books) {
+      if (reserved !== 0n) continue
+      // Of a rolling window the youngest part is the last to go.
+      const last = parts.at(-1)?.leavesAt ?? 0
+      const endsAt = account.rolling === undefined ? account.endsAt : last
+      if (endsAt <= (account.rolling === undefined ? now : clock.currentTimeMillisUnsafe())) books.delete(key)
     }
     sweepAt = Math.max(1024, 2 * books.size)
   }
 
   const take = (holds: ReadonlyArray<Leases.Hold>): Leases.Refusal | undefined => {
     for (const hold of holds) {
-      const { reserved, spent } = bookOf(hold.account)
+      const { parts, reserved, spent } = bookOf(hold.account)
       const taken = spent + reserved
-      if (taken + hold.amount > hold.account.limit) return { hold, taken }
+      const over = taken + hold.amount - hold.account.limit
+      if (over > 0n) return { hold, taken, freeAt: RollingSpend.freeAt(parts, over) }
     }
     for (const { account, amount } of holds) bookOf(account).reserved += amount
     return undefined
@@ -230,9 +276,13 @@ const makeMemory = (settings: Settings) => {
           book.reserved -= amount
           book.spent += spent
           if (estimated) book.estimated += spent
+          if (account.rolling !== undefined && spent > 0n) {
+            const now = clock.currentTimeMillisUnsafe()
+            addPart(book, account.rolling, now, spent, estimated ? spent : 0n)
+          }
           if (!book.warned && book.spent >= account.warnAt) {
             book.warned = true
-            warnings.push(warn(settings, account, book.spent))
+            warnings.push(warn(settings, account, book.spent, clock.currentTimeMillisUnsafe()))
           }
         }
         return warnings.length === 0 ? Effect.void : Effect.all(warnings, { discard: true })
@@ -250,14 +300,16 @@ export const layer = (settings: Settings): Layer.Layer<never, InvalidSetting.Inv
   Layer.effectContext(
     Effect.gen(function* () {
       const checked = yield* check("Budget.layer", settings)
-      const { books, store } = makeMemory(settings)
+      const { books, store } = makeMemory(settings, yield* Clock.Clock)
       const standing = Meters.makeAccounts(checked.meters).standing
-      const statuses = Effect.map(Clock.currentTimeMillis, (now) =>
-        statusesOf(
+      const statuses = Effect.map(Clock.currentTimeMillis, (now) => {
+        for (const book of books.values()) roll(book, now)
+        return statusesOf(
           [...books.values()].filter(({ account }) => account.endsAt > now),
-          standing(now)
+          standing(now),
+          now
         )
-      )
+      })
       return Context.make(
         Budget,
         Leases.make(store, checked, () => "")

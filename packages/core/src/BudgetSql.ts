@@ -13,7 +13,8 @@
  * **Gotchas**
  *
  * `unavailable: "allow"` (unless told) lets calls through while the database does not answer, so that they may
- * overshoot; what they cost is written once it does. The clocks of the processes should agree to a second.
+ * overshoot; what they cost is written once it does. Once it has not answered within `timeout`, nobody waits for it
+ * until it does again, which is looked for each second. The clocks of the processes should agree to a second.
  *
  * @example
  * ```ts
@@ -115,6 +116,8 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
   yield* Effect.retry(tables.create, again)
 
   const running = new Set<Fiber.Fiber<unknown, unknown>>()
+  /** Whether the database does not answer: then nobody waits for it, and one look a second tells when it does. */
+  let away = false
 
   /** On a fiber of its own, which goes on when its caller has left. */
   const start = <A>(effect: Effect.Effect<A, SqlError>) =>
@@ -130,6 +133,12 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
     Fiber.await(fiber).pipe(
       Effect.timeoutOption(Duration.millis(patience)),
       Effect.interruptible,
+      Effect.tap((exit) => {
+        if (Option.isSome(exit)) return Effect.void
+        // Its connection may never answer again: the pool is to make another one.
+        fiber.interruptUnsafe()
+        return lose
+      }),
       Effect.map(Option.flatMap(Exit.getSuccess)),
       Effect.flatMap(
         // Nothing where it was too late, where it failed, and where the Layer is gone.
@@ -147,24 +156,24 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
   const unwritten = new Map<string, Unwritten>()
 
   const write = (one: Unwritten): Effect.Effect<void, SqlError> =>
-    Effect.suspend(() => tables.settle(one.lease, one.charges, now() + day)).pipe(
-      Effect.tapError(() =>
+    Effect.suspend(() => tables.settle(one.lease, one.charges, now(), now() + day)).pipe(
+      Effect.onError(() =>
         Effect.sync(() => {
           one.late = true
         })
       ),
       Effect.flatMap((reached) => {
         unwritten.delete(one.lease)
-        return Effect.forEach(reached, ([account, spent]) => warn(settings, account, spent), {
+        return Effect.forEach(reached, ([account, spent]) => warn(settings, account, spent, now()), {
           discard: true
         })
       })
     )
 
   const settle = (lease: string, charges: ReadonlyArray<Leases.Charge>) => {
-    const one: Unwritten = { lease, charges, late: false }
+    const one: Unwritten = { lease, charges, late: away }
     unwritten.set(lease, one)
-    return Effect.ignore(soon(write(one)))
+    return away ? Effect.void : Effect.ignore(soon(write(one)))
   }
 
   /** Until the first that fails: then the others would too. */
@@ -174,7 +183,7 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
   const lost = (holds: ReadonlyArray<Leases.Hold>): Leases.Refusal | undefined => {
     const [hold] = holds
     return unavailable === "refuse" && hold !== undefined
-      ? { hold, taken: 0n, detail: "the budgets cannot be reached" }
+      ? { hold, taken: 0n, detail: "the budgets cannot be reached", unavailable: true }
       : undefined
   }
 
@@ -185,14 +194,14 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
   }
 
   const reserve: Leases.Store["reserve"] = (lease, holds) => {
-    const take = Effect.suspend(() => tables.reserve(lease, holds, now() + lifetime))
+    const take = Effect.suspend(() => tables.reserve(lease, holds, now(), now() + lifetime))
     const attempt = Effect.flatMap(take, (refusal) =>
       refusal === undefined
         ? Effect.succeed(undefined)
         : // What stands in the way may belong to the dead; another process may be giving it back just now.
           Effect.andThen(sweep, take)
     )
-    return Effect.uninterruptible(
+    const ask = Effect.uninterruptible(
       Effect.flatMap(start(attempt), (fiber) =>
         answerOf(fiber).pipe(
           Effect.catch(() => {
@@ -205,16 +214,18 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
         )
       )
     )
+    return Effect.suspend(() => (away ? Effect.succeed(lost(holds)) : ask))
   }
 
   const extensions = yield* Queue.unbounded<Extension>()
-  const extend = Effect.flatMap(Queue.take(extensions), ({ answer, holds, lease }) =>
-    soon(tables.extend(lease, holds)).pipe(
+  const extend = Effect.flatMap(Queue.take(extensions), ({ answer, holds, lease }) => {
+    const ask = soon(Effect.suspend(() => tables.extend(lease, holds, now())))
+    return Effect.suspend(() => (away ? Effect.fail("unanswered" as const) : ask)).pipe(
       Effect.catch(() => Effect.sync(() => lost(holds))),
       Effect.map(answer),
       Effect.forkChild
     )
-  )
+  })
   yield* Effect.forkScoped(Effect.forever(extend))
 
   const beat = Effect.gen(function* () {
@@ -222,7 +233,33 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
     yield* tables.renew(now() + lifetime)
     yield* sweep
   })
-  yield* Effect.forkScoped(Effect.forever(Effect.delay(Effect.ignore(beat), Duration.millis(lifetime / 3))))
+  const beats = Effect.forkIn(
+    Effect.forever(Effect.delay(Effect.ignore(beat), Duration.millis(lifetime / 3))),
+    scope
+  )
+  let beating = yield* beats
+
+  const look = Effect.suspend(() => tables.renew(now() + lifetime)).pipe(
+    Effect.timeout(Duration.millis(patience)),
+    Effect.retry(Schedule.spaced(Duration.millis(second)))
+  )
+  const lose = Effect.suspend(() => {
+    if (away) return Effect.void
+    away = true
+    beating.interruptUnsafe()
+    const found = Effect.gen(function* () {
+      yield* look
+      away = false
+      yield* Effect.logInfo("Budgets: the database is back")
+      yield* Effect.ignore(writeAll(({ late }) => late))
+      beating = yield* beats
+    })
+    const what = unavailable === "refuse" ? "refused" : "let through"
+    return Effect.andThen(
+      Effect.logWarning(`Budgets: no answer within ${patience} ms; calls are ${what} until there is one`),
+      Effect.forkIn(Effect.delay(found, Duration.millis(second)), scope)
+    )
+  })
 
   // Last here, first at the end: what runs comes to its end, and what is not written yet is.
   const finish = Effect.andThen(
@@ -253,9 +290,10 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
           statusesOf(
             rows.flatMap(({ key, ...balance }) => {
               const account = accounts.byKey(key)
-              return account === undefined ? [] : [{ account, ...balance }]
+              return account === undefined || account.endsAt <= at ? [] : [{ account, ...balance }]
             }),
-            accounts.standing(at)
+            accounts.standing(at),
+            at
           )
       })
     )
@@ -266,8 +304,8 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
 })
 
 /**
- * Budgets in the database, in the tables `llm_budget_accounts` and `llm_budget_leases`, which it makes where
- * there are none.
+ * Budgets in the database, in the tables `llm_budget_accounts`, `llm_budget_leases` and `llm_budget_parts`, which it makes
+ * where there are none.
  *
  * @returns fails at start with `InvalidSetting`, or with `SqlError` where the tables cannot be made
  */

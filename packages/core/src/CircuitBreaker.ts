@@ -26,6 +26,7 @@
  * export const without = CircuitBreaker.layerNone
  * ```
  */
+import type * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
@@ -33,7 +34,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as PubSub from "effect/PubSub"
+import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -187,17 +188,35 @@ const rateTrip = (owner: string, options: RateOptions): Effect.Effect<Trip, Inva
     return { _tag: "Period", threshold, period, minimumCalls: options.minimumCalls ?? 20 }
   })
 
-/** Where changes are told: to those who follow the transitions, and to the observer. */
+/**
+ * Where changes are told: to those who follow the transitions, and to the observer. A queue for each follower is all
+ * that is needed of a `PubSub`, which would double what the breaker weighs in a bundle.
+ */
 const makeChanges = Effect.gen(function* () {
-  const changes = yield* Effect.acquireRelease(PubSub.sliding<Transition>(256), PubSub.shutdown)
+  const followers = new Set<Queue.Enqueue<Transition, Cause.Done>>()
+  let isOver = false
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      isOver = true
+      for (const follower of followers) Queue.endUnsafe(follower)
+    })
+  )
   const observe = yield* Observer.Observer
   const clock = yield* Clock.Clock
   const changed = (transition: Transition): void => {
-    PubSub.publishUnsafe(changes, transition)
+    for (const follower of followers) Queue.offerUnsafe(follower, transition)
     const { key, to: state } = transition
     observe({ _tag: "CircuitChanged", key, state, at: clock.currentTimeMillisUnsafe() })
   }
-  return { changed, transitions: Stream.fromPubSub(changes) }
+  const transitions = Stream.callback<Transition>(
+    (follower) =>
+      Effect.acquireRelease(
+        Effect.sync(() => (isOver ? Queue.endUnsafe(follower) : followers.add(follower))),
+        () => Effect.sync(() => followers.delete(follower))
+      ),
+    { bufferSize: 256, strategy: "sliding" }
+  )
+  return { changed, transitions }
 })
 
 const inProcess = (
@@ -316,41 +335,45 @@ export const layerNone: Layer.Layer<CircuitBreaker> = Layer.succeed(CircuitBreak
   transitions: Stream.empty
 })
 
-const settings = Config.all({
-  kind: Config.schema(Schema.Literals(["consecutive", "rate", "none"]), "LLM_BREAKER").pipe(
-    Config.withDefault("consecutive")
-  ),
-  failures: Config.schema(
-    Schema.FiniteFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 1, maximum: 10_000 })),
-    "LLM_BREAKER_FAILURES"
-  ).pipe(Config.withDefault(10)),
-  openFor: Config.option(config("LLM_BREAKER_OPEN_FOR", 1))
-}).pipe(
-  Config.map(({ failures, kind, openFor }) => ({
-    kind,
-    openFor: Option.getOrUndefined(openFor),
-    consecutive: { failures },
-    rate: { window: Math.max(20, failures * 2), minimumCalls: failures * 2 }
-  }))
-)
+const settings = () =>
+  Config.all({
+    kind: Config.schema(Schema.Literals(["consecutive", "rate", "none"]), "LLM_BREAKER").pipe(
+      Config.withDefault("consecutive")
+    ),
+    failures: Config.schema(
+      Schema.FiniteFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 1, maximum: 10_000 })),
+      "LLM_BREAKER_FAILURES"
+    ).pipe(Config.withDefault(10)),
+    openFor: Config.option(config("LLM_BREAKER_OPEN_FOR", 1))
+  }).pipe(
+    Config.map(({ failures, kind, openFor }) => ({
+      kind,
+      openFor: Option.getOrUndefined(openFor),
+      consecutive: { failures },
+      rate: { window: Math.max(20, failures * 2), minimumCalls: failures * 2 }
+    }))
+  )
 
 /**
  * From `LLM_BREAKER` (`consecutive`, `rate` or `none`; `consecutive` unless set),
  * `LLM_BREAKER_FAILURES` (10; for `rate`: the least failures among the last 20 calls, half of them
  * failed) and `LLM_BREAKER_OPEN_FOR` (30 seconds).
  */
-export const layerConfig: Layer.Layer<CircuitBreaker, Config.ConfigError> = Layer.unwrap(
-  Effect.map(settings, ({ consecutive, kind, openFor, rate }) => {
-    // The settings were judged when they were read.
-    switch (kind) {
-      case "consecutive":
-        return Layer.orDie(layerConsecutive({ ...consecutive, openFor }))
-      case "rate":
-        return Layer.orDie(layerRate({ ...rate, openFor }))
-      case "none":
-        return layerNone
-    }
-  })
+export const layerConfig: Layer.Layer<CircuitBreaker, Config.ConfigError> = /* @__PURE__ */ Layer.suspend(
+  () =>
+    Layer.unwrap(
+      Effect.map(settings(), ({ consecutive, kind, openFor, rate }) => {
+        // The settings were judged when they were read.
+        switch (kind) {
+          case "consecutive":
+            return Layer.orDie(layerConsecutive({ ...consecutive, openFor }))
+          case "rate":
+            return Layer.orDie(layerRate({ ...rate, openFor }))
+          case "none":
+            return layerNone
+        }
+      })
+    )
 )
 
 /** The same settings, with the circuits in Redis. Fails at start with `InvalidSetting` too. */
@@ -358,7 +381,7 @@ export const layerConfigRedis = (
   options: RedisOptions = {}
 ): Layer.Layer<CircuitBreaker, Config.ConfigError | InvalidSetting.InvalidSetting, Redis.Redis> =>
   Layer.unwrap(
-    Effect.map(settings, ({ kind, openFor, ...by }) =>
+    Effect.map(settings(), ({ kind, openFor, ...by }) =>
       kind === "none" ? layerNone : layerRedis({ ...options, ...by[kind], openFor })
     )
   )

@@ -46,6 +46,7 @@ import * as InvalidSetting from "./InvalidSetting.ts"
 import * as AdaptiveLimit from "./internal/adaptiveLimit.ts"
 import { type Place, rankOf, WaitingLine } from "./internal/waitingLine.ts"
 import * as LlmError from "./LlmError.ts"
+import * as Observer from "./Observer.ts"
 import * as Permit from "./Permit.ts"
 
 /** Where a deployment stands. */
@@ -186,7 +187,7 @@ const isDrop = ({ error, health }: Permit.Settlement): boolean =>
     error._tag === "Overloaded" ||
     error._tag === "TimedOut")
 
-const make = Effect.fnUntraced(function* (
+const make = /* @__PURE__ */ Effect.fnUntraced(function* (
   owner: string,
   options: QueueOptions,
   limit: Options["limit"],
@@ -200,6 +201,10 @@ const make = Effect.fnUntraced(function* (
   const lanes = new Map<string, Lane>()
   let sweepAt = 1024
   let order = 0
+  const observe = yield* Observer.Observer
+  const queue = options.name ?? "concurrency"
+  const tellQueue = (change: 1 | -1) =>
+    observe({ _tag: "QueueChanged", queue, change, at: clock.currentTimeMillisUnsafe() })
 
   const limitFor = (call: Call.Call): number => {
     if (typeof limit === "number") return limit
@@ -218,7 +223,7 @@ const make = Effect.fnUntraced(function* (
         sweepAt = Math.max(1024, 2 * lanes.size)
       }
       lane = {
-        line: new WaitingLine(),
+        line: new WaitingLine(tellQueue),
         limit: 0,
         algorithm: makeAlgorithm?.(),
         inFlight: 0,
@@ -412,7 +417,7 @@ const limitRule: InvalidSetting.Rule = {
   accepts: (value) => typeof value === "function" || calls.accepts(value)
 }
 
-const makeFixed = Effect.fnUntraced(function* (options: Options) {
+const makeFixed = /* @__PURE__ */ Effect.fnUntraced(function* (options: Options) {
   const owner = "Concurrency.layer"
   yield* InvalidSetting.check(
     owner,

@@ -142,8 +142,8 @@ export const ContentRecording = Context.Reference<Service | undefined>("@llm/cor
 const eventName = "gen_ai.client.inference.operation.details"
 
 /** A log record for each call whose content is known. */
-const events = Observer.layerEffect(
-  Effect.contextWith((context: Context.Context<never>) => {
+const events = /* @__PURE__ */ Observer.layerEffect(
+  /* @__PURE__ */ Effect.contextWith((context: Context.Context<never>) => {
     const run = Effect.runForkWith(context)
     return Effect.succeed<Observer.Observe>((event) => {
       if (event._tag !== "CallEnded" || event.content === undefined) return
@@ -216,16 +216,18 @@ const variable = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
  * `InvalidSetting` where it says anything else.
  */
 export const layerConfig: Layer.Layer<never, InvalidSetting.InvalidSetting | Config.ConfigError> =
-  Layer.unwrap(
-    Effect.gen(function* () {
-      const value = Option.getOrElse(yield* Config.option(Config.String(variable)), () => "")
-      const mode = modes.get(value.trim().toLowerCase())
-      if (mode !== undefined) return layer({ mode })
-      return yield* new InvalidSetting.InvalidSetting({
-        owner: "ContentRecording.layerConfig",
-        setting: variable,
-        value: JSON.stringify(value),
-        allowed: [...modes.keys()].filter((name) => name !== "").join(" or ")
+  /* @__PURE__ */ Layer.suspend(() =>
+    Layer.unwrap(
+      Effect.gen(function* () {
+        const value = Option.getOrElse(yield* Config.option(Config.String(variable)), () => "")
+        const mode = modes.get(value.trim().toLowerCase())
+        if (mode !== undefined) return layer({ mode })
+        return yield* new InvalidSetting.InvalidSetting({
+          owner: "ContentRecording.layerConfig",
+          setting: variable,
+          value: JSON.stringify(value),
+          allowed: [...modes.keys()].filter((name) => name !== "").join(" or ")
+        })
       })
-    })
+    )
   )

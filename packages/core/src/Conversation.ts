@@ -37,6 +37,7 @@
 import * as Chunk from "effect/Chunk"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as InvalidSetting from "./InvalidSetting.ts"
@@ -319,6 +320,15 @@ const oldestOf = ({ count, kept, newest, tokens }: Units, keep: number): Uint8Ar
   return old
 }
 
+const compactions = /* @__PURE__ */ Metric.counter("llm.conversation.compactions", {
+  description: "Conversations whose oldest part was to be summarised",
+  attributes: { unit: "{compaction}" },
+  incremental: true
+})
+
+const counted = (outcome: "done" | "useless") =>
+  Metric.update(Metric.withAttributes(compactions, { "llm.conversation.outcome": outcome }), 1)
+
 /**
  * The conversation with its oldest units replaced by a summary; the same value where it fits the window,
  * or where nothing may go.
@@ -350,8 +360,10 @@ export const compact = <E = never, R = never>(
     const [entry] = yield* entriesOf(self.model, [(options.render ?? summaryOf)(summary)])
     const before = replaced.reduce((sum, { tokens }) => sum + tokens, 0)
     if (entry === undefined || summary.trim() === "" || entry.tokens >= before) {
+      yield* counted("useless")
       return yield* new UselessSummary({ tokens: entry?.tokens ?? 0, replaced: before })
     }
+    yield* counted("done")
     // It is as old as the newest of what it tells.
     const time = replaced.reduce((newest, one) => Math.max(newest, one.time), 0)
     const place = entries.findIndex(isOld)

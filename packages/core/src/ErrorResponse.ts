@@ -216,7 +216,7 @@ const classify = (
   })
 }
 
-const decodeOwn = Schema.decodeUnknownOption(Schema.Union(LlmError.all))
+const decodeOwn = /* @__PURE__ */ Schema.decodeUnknownOption(/* @__PURE__ */ Schema.Union(LlmError.all))
 
 const redactFields = (fields: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> =>
   Object.fromEntries(
@@ -375,6 +375,11 @@ const canonical: Record<LlmError.LlmError["_tag"], readonly [type: string, code:
   ToolFailed: ["server_error", "tool_failed"]
 }
 
+const budgetsAway = ["service_unavailable_error", "budgets_unavailable"] as const
+
+const isBudgetsAway = (error: LlmError.LlmError): boolean =>
+  error._tag === "BudgetExceeded" && error.unavailable === true
+
 /** Left out of what a gateway tells: where the call went, and everything that a model wrote. */
 const withheld: ReadonlySet<string> = new Set([
   "provider",
@@ -388,11 +393,11 @@ const withheld: ReadonlySet<string> = new Set([
   "refusal"
 ])
 
-const encodeOwn = Schema.encodeUnknownSync(Schema.Union(LlmError.all))
+const encodeOwn = /* @__PURE__ */ Schema.encodeUnknownSync(/* @__PURE__ */ Schema.Union(LlmError.all))
 
 /** Writes the OpenAI error body; the same for an HTTP answer and for an error event in a stream. */
 export const toBody = (error: LlmError.LlmError): Body => {
-  const [type, code] = canonical[error._tag]
+  const [type, code] = isBudgetsAway(error) ? budgetsAway : canonical[error._tag]
   const own = "status" in error || "code" in error
   return {
     error: {
@@ -424,7 +429,7 @@ export const toHttp = (error: LlmError.LlmError): HttpAnswer => {
             "retry-after": String(Math.max(1, Math.ceil(wait / 1000))),
             "retry-after-ms": String(Math.ceil(wait))
           }),
-      ...(turnedAway.has(error._tag) ? {} : { "x-should-retry": "false" })
+      ...(turnedAway.has(error._tag) || isBudgetsAway(error) ? {} : { "x-should-retry": "false" })
     },
     body: toBody(error)
   }

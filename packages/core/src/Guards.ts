@@ -133,7 +133,7 @@ export const after = (
 // Make
 // ---------------------------------------------------------------------------
 
-const refusals = Metric.counter("llm.guard.refusals", {
+const refusals = /* @__PURE__ */ Metric.counter("llm.guard.refusals", {
   description: "Calls that a guard turned away",
   attributes: { unit: "{refusal}" },
   incremental: true

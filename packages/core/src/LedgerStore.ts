@@ -54,7 +54,7 @@ export const Cost = Schema.Union([
     nanoDollars: Count,
     /** How much of it is for calls of built-in tools; absent where there is nothing of it. */
     toolNanoDollars: Schema.optionalKey(Count),
-    /** Names the prices. */
+    /** Names the prices; empty where none were asked for, since nothing was used. */
     snapshot: Schema.String
   }),
   Schema.Literal("unpriced")

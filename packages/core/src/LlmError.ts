@@ -762,7 +762,9 @@ export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>()("Budget
   /** When the budget starts anew, in milliseconds since the epoch. */
   resetsAt: Schema.optional(Schema.Finite),
   /** Why, where it is not that too little is left. */
-  detail: Schema.optional(Schema.String)
+  detail: Schema.optional(Schema.String),
+  /** Whether nothing is known of what is left: where the budgets are kept does not answer. */
+  unavailable: Schema.optional(Schema.Boolean)
 }) {
   override get message(): string {
     return sentence(`the budget ${this.budget} does not cover the call`, this)
@@ -777,9 +779,10 @@ export class BudgetExceeded extends Schema.TaggedError<BudgetExceeded>()("Budget
     return "unknown"
   }
   get httpStatus(): number {
-    return 429
+    return this.unavailable === true ? 503 : 429
   }
   get hint(): string {
+    if (this.unavailable === true) return "Try again in a second; what is left was not judged."
     return `Raise the budget ${this.budget}, or wait until it starts anew.`
   }
 }

@@ -149,6 +149,15 @@ export interface CacheAsked {
   readonly at: number
 }
 
+/** A call began to wait in line, or left the line. */
+export interface QueueChanged {
+  readonly _tag: "QueueChanged"
+  /** The limit that it waits for: its name, else `concurrency` or `rate limit`. */
+  readonly queue: string
+  readonly change: 1 | -1
+  readonly at: number
+}
+
 export type Event =
   | CallStarted
   | GatePassed
@@ -160,6 +169,7 @@ export type Event =
   | RetryBudgetChanged
   | CircuitChanged
   | CacheAsked
+  | QueueChanged
 
 /** Told of every event. */
 export type Observe = (event: Event) => void

@@ -70,6 +70,7 @@ import { CubicRate } from "./internal/cubicRate.ts"
 import { script } from "./internal/rateLimitScript.ts"
 import { type Place, rankOf, WaitingLine } from "./internal/waitingLine.ts"
 import * as LlmError from "./LlmError.ts"
+import * as Observer from "./Observer.ts"
 import * as Permit from "./Permit.ts"
 
 export type { Amounts, Bound, Bounds, Denied, Level, Pair, Taken, Wish } from "./internal/tokenBucket.ts"
@@ -181,9 +182,11 @@ export const estimate = (call: Call.Call): number =>
   (call.inputTokens ?? 0) + (call.maxOutputTokens ?? (call.model === undefined ? 0 : defaultOutput))
 
 /** The store did not do as it was asked. */
-export class StoreFailed extends Schema.TaggedError<StoreFailed>()("RateLimitStoreFailed", {
-  detail: Schema.String
-}) {
+export class StoreFailed
+  extends /* @__PURE__ */ Schema.TaggedError<StoreFailed>()("RateLimitStoreFailed", {
+    detail: Schema.String
+  })
+{
   override get message(): string {
     return `the rate limit store failed: ${this.detail}`
   }
@@ -203,39 +206,40 @@ export interface Direct {
 }
 
 /** Where the buckets are. Every step is atomic. */
-export class RateLimitStore extends Context.Service<
-  RateLimitStore,
-  {
-    readonly take: (key: string, bounds: Bounds, wish: Wish) => Effect.Effect<Taken, StoreFailed>
-    /** Puts what was used in the place of what was taken with a ticket. */
-    readonly settle: (
-      key: string,
-      bounds: Bounds,
-      ticket: number,
-      taken: Amounts,
-      used: Amounts
-    ) => Effect.Effect<void, StoreFailed>
-    /** Gives up a place in line. */
-    readonly withdraw: (key: string, bounds: Bounds, claim: string) => Effect.Effect<void, StoreFailed>
-    readonly observe: (
-      key: string,
-      bounds: Bounds,
-      limits: LlmError.RateLimits,
-      maxClosed: number
-    ) => Effect.Effect<void, StoreFailed>
-    readonly levels: (
-      key: string,
-      bounds: Bounds
-    ) => Effect.Effect<
-      { readonly requests: Level | undefined; readonly tokens: Level | undefined },
-      StoreFailed
-    >
-    /** Milliseconds after which to look again for what others gave back; `Infinity` where there are no others. */
-    readonly poll: number
-    /** The same without an effect, for a store in this process. Times are in milliseconds since the epoch. */
-    readonly direct?: Direct | undefined
-  }
->()("@llm/core/RateLimit/RateLimitStore") {}
+export class RateLimitStore
+  extends /* @__PURE__ */ Context.Service<
+    RateLimitStore,
+    {
+      readonly take: (key: string, bounds: Bounds, wish: Wish) => Effect.Effect<Taken, StoreFailed>
+      /** Puts what was used in the place of what was taken with a ticket. */
+      readonly settle: (
+        key: string,
+        bounds: Bounds,
+        ticket: number,
+        taken: Amounts,
+        used: Amounts
+      ) => Effect.Effect<void, StoreFailed>
+      /** Gives up a place in line. */
+      readonly withdraw: (key: string, bounds: Bounds, claim: string) => Effect.Effect<void, StoreFailed>
+      readonly observe: (
+        key: string,
+        bounds: Bounds,
+        limits: LlmError.RateLimits,
+        maxClosed: number
+      ) => Effect.Effect<void, StoreFailed>
+      readonly levels: (
+        key: string,
+        bounds: Bounds
+      ) => Effect.Effect<
+        { readonly requests: Level | undefined; readonly tokens: Level | undefined },
+        StoreFailed
+      >
+      /** Milliseconds after which to look again for what others gave back; `Infinity` where there are no others. */
+      readonly poll: number
+      /** The same without an effect, for a store in this process. Times are in milliseconds since the epoch. */
+      readonly direct?: Direct | undefined
+    }
+  >()("@llm/core/RateLimit/RateLimitStore") {}
 
 /** A key that nobody touched for so long is forgotten once its bucket is full. */
 const idle = 600_000
@@ -285,7 +289,10 @@ const makeStoreMemory = (): RateLimitStore["Service"] => {
 }
 
 /** Buckets in this process. */
-export const layerStoreMemory: Layer.Layer<RateLimitStore> = Layer.sync(RateLimitStore, makeStoreMemory)
+export const layerStoreMemory: Layer.Layer<RateLimitStore> = /* @__PURE__ */ Layer.sync(
+  RateLimitStore,
+  makeStoreMemory
+)
 
 /** How the buckets lie in Redis. */
 export interface RedisOptions {
@@ -484,7 +491,7 @@ const storeRest = 1000
 /** Holds nothing, and never will. */
 const shut: Bound = { capacity: 0, rate: 1 / 60_000 }
 
-const makeLimiter = Effect.fnUntraced(function* (options: Options, number: number) {
+const makeLimiter = /* @__PURE__ */ Effect.fnUntraced(function* (options: Options, number: number) {
   const owner = "RateLimit.layer"
   yield* InvalidSetting.check(owner, options, rules)
   const maxWait = yield* InvalidSetting.millis(owner, "maxWait", options.maxWait ?? "10 seconds")
@@ -527,6 +534,11 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
   const local = makeStoreMemory()
   const scope = yield* Effect.scope
 
+  const observer = yield* Observer.Observer
+  const queue = options.name ?? "rate limit"
+  const tellQueue = (change: 1 | -1) =>
+    observer({ _tag: "QueueChanged", queue, change, at: clock.currentTimeMillisUnsafe() })
+
   const lanes = new Map<string, Lane>()
   const sweep = new Sweep()
   let order = 0
@@ -549,7 +561,7 @@ const makeLimiter = Effect.fnUntraced(function* (options: Options, number: numbe
       )
       lane = {
         key,
-        line: new WaitingLine(),
+        line: new WaitingLine(tellQueue),
         rate: options.adaptive === true ? new CubicRate(now / 1000) : undefined,
         bounds,
         waiting: { high: 0, normal: 0, low: 0 },

@@ -663,16 +663,20 @@ export const layer: Layer.Layer<
 )
 
 /** All policies at their defaults: full jitter, 10 consecutive failures, the retry budget and the four clocks. */
-export const layerDefault: Layer.Layer<Resilience> = Layer.provide(layer, [
-  Backoff.layerFullJitter(),
-  CircuitBreaker.layerConsecutive(),
-  RetryBudget.layer(),
-  Timeouts.layer()
-])
+export const layerDefault: Layer.Layer<Resilience> = /* @__PURE__ */ Layer.suspend(() =>
+  Layer.provide(layer, [
+    Backoff.layerFullJitter(),
+    CircuitBreaker.layerConsecutive(),
+    RetryBudget.layer(),
+    Timeouts.layer()
+  ])
+)
 
 /** All policies from the `LLM_*` settings; each falls back to its default. */
 export const layerConfig: Layer.Layer<Resilience | CircuitBreaker.CircuitBreaker, Config.ConfigError> =
-  layer.pipe(
-    Layer.provideMerge(CircuitBreaker.layerConfig),
-    Layer.provide([Backoff.layerConfig, RetryBudget.layer(), Timeouts.layerConfig])
+  /* @__PURE__ */ Layer.suspend(() =>
+    layer.pipe(
+      Layer.provideMerge(CircuitBreaker.layerConfig),
+      Layer.provide([Backoff.layerConfig, RetryBudget.layer(), Timeouts.layerConfig])
+    )
   )

@@ -306,7 +306,7 @@ const sharingRules = {
   accepts: InvalidSetting.callable
 }
 
-const make = Effect.fnUntraced(function* (options: SharingOptions, store: Store) {
+const make = /* @__PURE__ */ Effect.fnUntraced(function* (options: SharingOptions, store: Store) {
   const home = yield* Effect.scope
   const observe = yield* Observer.Observer
   const window = options.maxReplyBytes ?? MiB
@@ -747,10 +747,11 @@ export const layerMemory = (options: MemoryOptions = {}): Layer.Layer<never, Inv
     })
   )
 
-class StoredReply extends Persistable.Class<{ payload: { readonly key: string } }>()("StoredReply", {
-  primaryKey: ({ key }) => key,
-  success: Cached
-}) {}
+class StoredReply
+  extends /* @__PURE__ */ Persistable.Class<{ payload: { readonly key: string } }>()("StoredReply", {
+    primaryKey: ({ key }) => key,
+    success: Cached
+  }) {}
 
 /**
  * Keeps replies in any store of `effect/persistence`, with the sharing of this process before it.
@@ -841,29 +842,31 @@ export const layerKeyValueStore = (
  * `LLM_CACHE_ENTRIES` (1,000) and `LLM_CACHE_BYTES` (64 MiB).
  */
 export const layerConfig: Layer.Layer<never, Config.ConfigError | InvalidSetting.InvalidSetting> =
-  Layer.unwrap(
-    Effect.map(
-      Config.all({
-        kind: Config.Literals(["none", "single-flight", "memory"], "LLM_CACHE").pipe(
-          Config.withDefault("none")
-        ),
-        timeToLive: Config.option(Config.Duration("LLM_CACHE_TTL")),
-        capacity: Config.option(Config.schema(Schema.FiniteFromString, "LLM_CACHE_ENTRIES")),
-        maxBytes: Config.option(Config.ByteSize("LLM_CACHE_BYTES"))
-      }),
-      ({ capacity, kind, maxBytes, timeToLive }) => {
-        switch (kind) {
-          case "none":
-            return layerNone
-          case "single-flight":
-            return layerSingleFlight()
-          case "memory":
-            return layerMemory({
-              timeToLive: Option.getOrUndefined(timeToLive),
-              capacity: Option.getOrUndefined(capacity),
-              maxBytes: Option.getOrUndefined(Option.map(maxBytes, Number))
-            })
+  /* @__PURE__ */ Layer.suspend(() =>
+    Layer.unwrap(
+      Effect.map(
+        Config.all({
+          kind: Config.Literals(["none", "single-flight", "memory"], "LLM_CACHE").pipe(
+            Config.withDefault("none")
+          ),
+          timeToLive: Config.option(Config.Duration("LLM_CACHE_TTL")),
+          capacity: Config.option(Config.schema(Schema.FiniteFromString, "LLM_CACHE_ENTRIES")),
+          maxBytes: Config.option(Config.ByteSize("LLM_CACHE_BYTES"))
+        }),
+        ({ capacity, kind, maxBytes, timeToLive }) => {
+          switch (kind) {
+            case "none":
+              return layerNone
+            case "single-flight":
+              return layerSingleFlight()
+            case "memory":
+              return layerMemory({
+                timeToLive: Option.getOrUndefined(timeToLive),
+                capacity: Option.getOrUndefined(capacity),
+                maxBytes: Option.getOrUndefined(Option.map(maxBytes, Number))
+              })
+          }
         }
-      }
+      )
     )
   )

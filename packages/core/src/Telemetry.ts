@@ -95,6 +95,11 @@ const queued = (attributes: Attributes) =>
     attributes: { unit: "s", ...attributes },
     boundaries: seconds
   })
+const depths = (attributes: Attributes) =>
+  Metric.gauge("llm.client.queue.depth", {
+    description: "Calls in line for a rate limit or a free place",
+    attributes: { unit: "{call}", ...attributes }
+  })
 const active = Metric.gauge("llm.client.active_calls", {
   description: "Calls on their way",
   attributes: { unit: "{call}" }
@@ -222,6 +227,8 @@ export const layerMetrics = (options: MetricsOptions = {}): Layer.Layer<never> =
       const attempted = series(attempts)
       const retried = series(retries)
       const waited = series(queued)
+      const depth = series(depths)
+      const inLine = new Map<string, number>()
       const circuit = series(circuits)
       const cached = series(cacheRequests)
       const cost = series(costs)
@@ -289,6 +296,11 @@ export const layerMetrics = (options: MetricsOptions = {}): Layer.Layer<never> =
             )
           case "CircuitChanged":
             return circuit.update(circuitState[event.state], labelsFrom({ "llm.circuit": event.key }))
+          case "QueueChanged": {
+            const calls = (inLine.get(event.queue) ?? 0) + event.change
+            inLine.set(event.queue, calls)
+            return depth.update(calls, labelsFrom({ "llm.queue": event.queue }))
+          }
           case "CacheAsked":
             return cached.update(
               1,
@@ -334,8 +346,8 @@ interface Spans {
  * A client span for each call, with one for each attempt inside, in the tracer that is provided. A call's span is
  * a child of the one that its caller is in.
  */
-export const layerSpans: Layer.Layer<never> = Observer.layerEffect(
-  Effect.map(Effect.tracer, (tracer) => {
+export const layerSpans: Layer.Layer<never> = /* @__PURE__ */ Observer.layerEffect(
+  /* @__PURE__ */ Effect.map(Effect.tracer, (tracer) => {
     const calls = new Map<string, Spans>()
     const start = (name: string, at: number, kind: Tracer.SpanKind, parent: Tracer.AnySpan | undefined) =>
       tracer.span({
@@ -436,8 +448,8 @@ export const layerSpans: Layer.Layer<never> = Observer.layerEffect(
 // ---------------------------------------------------------------------------
 
 /** A line for each call that reported its usage, with the model and the provider's request id. */
-export const layerLog: Layer.Layer<never> = Observer.layerEffect(
-  Effect.contextWith((context: Context.Context<never>) => {
+export const layerLog: Layer.Layer<never> = /* @__PURE__ */ Observer.layerEffect(
+  /* @__PURE__ */ Effect.contextWith((context: Context.Context<never>) => {
     const run = Effect.runForkWith(context)
     return Effect.succeed<Observer.Observe>((event) => {
       if (event._tag !== "CallEnded" || event.usage === undefined) return

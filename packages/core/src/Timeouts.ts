@@ -93,21 +93,23 @@ export const layerNone: Layer.Layer<Timeouts> = Layer.succeed(
 )
 
 /** Limits from `LLM_TIMEOUT_CONNECT`, `LLM_TIMEOUT_FIRST_EVENT`, `LLM_TIMEOUT_IDLE` and `LLM_TIMEOUT_TOTAL`. */
-export const layerConfig: Layer.Layer<Timeouts, Config.ConfigError> = Layer.effect(
-  Timeouts,
-  Effect.map(
-    Config.all({
-      connect: Config.option(config("LLM_TIMEOUT_CONNECT", 1)),
-      firstEvent: Config.option(config("LLM_TIMEOUT_FIRST_EVENT", 1)),
-      idle: Config.option(config("LLM_TIMEOUT_IDLE", 1)),
-      total: Config.option(config("LLM_TIMEOUT_TOTAL", 1))
-    }),
-    (limits) =>
-      make({
-        connect: Option.getOrUndefined(limits.connect),
-        firstEvent: Option.getOrUndefined(limits.firstEvent),
-        idle: Option.getOrUndefined(limits.idle),
-        total: Option.getOrUndefined(limits.total)
-      })
+export const layerConfig: Layer.Layer<Timeouts, Config.ConfigError> = /* @__PURE__ */ Layer.suspend(() =>
+  Layer.effect(
+    Timeouts,
+    Effect.map(
+      Config.all({
+        connect: Config.option(config("LLM_TIMEOUT_CONNECT", 1)),
+        firstEvent: Config.option(config("LLM_TIMEOUT_FIRST_EVENT", 1)),
+        idle: Config.option(config("LLM_TIMEOUT_IDLE", 1)),
+        total: Config.option(config("LLM_TIMEOUT_TOTAL", 1))
+      }),
+      (limits) =>
+        make({
+          connect: Option.getOrUndefined(limits.connect),
+          firstEvent: Option.getOrUndefined(limits.firstEvent),
+          idle: Option.getOrUndefined(limits.idle),
+          total: Option.getOrUndefined(limits.total)
+        })
+    )
   )
 )

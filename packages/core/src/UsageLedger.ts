@@ -42,6 +42,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import type * as Call from "./Call.ts"
@@ -177,9 +178,16 @@ interface Open {
   soFar: LedgerStore.Row | undefined
 }
 
+const backlog = /* @__PURE__ */ Metric.gauge("llm.ledger.backlog", {
+  description: "Rows that are not in the store yet",
+  attributes: { unit: "{row}" }
+})
+
 /** How long the store is left alone after a failure: doubled each time, in milliseconds. */
 const firstPause = 500
 const longestPause = 30_000
+/** How long the store may take for one batch, in milliseconds: a connection may be gone that nobody closed. */
+const insertTime = 15_000
 
 const make = Effect.fnUntraced(function* (options: Options) {
   yield* InvalidSetting.check(owner, options, rules)
@@ -197,10 +205,13 @@ const make = Effect.fnUntraced(function* (options: Options) {
     waiting.openUnsafe()
   }
 
+  const unanswered = Effect.fail(
+    new LedgerStore.LedgerFailed({ operation: "insert", detail: `no answer within ${insertTime} ms` })
+  )
   const flush = writing.withPermit(
     Effect.gen(function* () {
       for (let rows = journal.peek(batch); rows.length > 0; rows = journal.peek(batch)) {
-        yield* store.insert(rows)
+        yield* Effect.timeoutOrElse(store.insert(rows), { duration: insertTime, orElse: () => unanswered })
         journal.acknowledge(rows.length)
         // Replies that wait for the event loop go first.
         yield* Effect.yieldNow
@@ -219,6 +230,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
     for (;;) {
       yield* tellTroubles
       const written = yield* Effect.exit(flush)
+      yield* Metric.update(backlog, journal.backlog())
       if (Exit.isSuccess(written)) break
       if (Cause.hasInterrupts(written.cause)) return yield* Effect.interrupt
       if (pause === firstPause) {
@@ -252,7 +264,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const open = new Map<string, Open>()
 
   const observe: Observer.Observe = (event) => {
-    if (event._tag === "CircuitChanged" || event._tag === "CacheAsked") return
+    if (!("call" in event)) return
     if (event.call.id === undefined) return
     const id = Rows.text(event.call.id)
     switch (event._tag) {

@@ -1,9 +1,10 @@
 import { Budget, Call, type InvalidSetting, LlmError, PriceCatalogue, Usage } from "@llm/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer } from "effect"
+import { Effect, Fiber, Layer, Metric } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import * as Property from "./support/Property.ts"
+import * as RollingBudget from "./support/RollingBudget.ts"
 
 const chat = Call.make({
   provider: "openai",
@@ -455,6 +456,55 @@ describe("each key's own budget", () => {
   })
 })
 
+describe("a rolling window", () => {
+  it("never holds more than the budget in any span of its length, and gives all back", () =>
+    Property.holdsEffect(
+      RollingBudget.steps,
+      (steps) =>
+        Effect.gen(function* () {
+          yield* RollingBudget.holds(yield* Budget.Budget, statuses, steps)
+          for (const { reserved } of yield* statuses) assert.strictEqual(reserved, 0n)
+        }).pipe(Effect.provide(Layer.fresh(Budget.layer(RollingBudget.settings)))),
+      300
+    ))
+
+  it.effect("warns again once less is spent", () => {
+    const warnings: Array<readonly [bigint, number]> = []
+    return withBudgets(
+      {
+        budgets: [{ name: "day", tokens: 10_000, window: { rolling: "24 hours" }, warnAt: 0.5 }],
+        onWarning: ({ endsAt, spent }) => void warnings.push([spent, endsAt])
+      },
+      (budgets) =>
+        Effect.gen(function* () {
+          const spend = Effect.flatMap(budgets.reserve(chat, 0), (lease) => lease.settle(used(1000, 1000)))
+          const counts = Effect.map(Metric.snapshot, (metrics) =>
+            metrics.map(({ attributes, id, state }) => [
+              id,
+              attributes?.["llm.budget"],
+              "count" in state ? state.count : 0
+            ])
+          )
+          const part = 24 * RollingBudget.minute
+          for (let times = 0; times < 4; times++) yield* spend
+          assert.deepStrictEqual(warnings, [[6000n, noon + 60 * part + part]])
+          yield* TestClock.setTime(noon + 60 * part + part - 1)
+          assert.strictEqual((yield* statuses)[0]?.spent, 8000n)
+          yield* TestClock.setTime(noon + 60 * part + part)
+          assert.strictEqual((yield* statuses)[0]?.spent, 0n)
+          for (let times = 0; times < 4; times++) yield* spend
+          assert.strictEqual(warnings.length, 2)
+          yield* spend
+          yield* Effect.flip(budgets.reserve(chat, 0))
+          assert.sameDeepMembers(yield* counts, [
+            ["llm.budget.warnings", "day", 2],
+            ["llm.budget.refusals", "day", 1]
+          ])
+        })
+    ).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
+  })
+})
+
 describe("a window", () => {
   it.effect.each([
     ["minute", Date.UTC(2026, 10, 21, 12, 1)],
@@ -524,6 +574,18 @@ describe("settings", () => {
       "budgets[0].window",
       '"week"',
       "minute or hour or day or month or total"
+    ],
+    [
+      { budgets: [{ ...limit, window: { rolling: "1 millis" } }] },
+      "budgets[0].window.rolling",
+      '"1 millis"',
+      "a duration from 1000 to 31622400000 ms"
+    ],
+    [
+      { budgets: [{ ...limit, window: { rolling: "1 day", of: "the year" } }] },
+      "budgets[0].window",
+      "an object",
+      'or { rolling: "24 hours" }'
     ],
     [
       { budgets: [{ ...limit, window: 0 }] },

@@ -7,12 +7,13 @@ import { Budget, Call, Usage } from "@llm/core"
 import * as BudgetSql from "@llm/core/BudgetSql"
 import * as SqliteClient from "@llm/core/SqliteClient"
 import { assert, describe, it, type Vitest } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Clock, Context, Deferred, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import * as SqlClient from "effect/sql/SqlClient"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import * as PostgresServer from "@llm/test-servers/PostgresServer"
 import * as Property from "./support/Property.ts"
+import * as RollingBudget from "./support/RollingBudget.ts"
 
 const chat = Call.make({
   provider: "openai",
@@ -64,6 +65,16 @@ const at =
   <L, LE, LR>(database: Layer.Layer<L, LE, LR>) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.andThen(TestClock.setTime(noon), Effect.provide(Effect.scoped(effect), database))
+
+/** Time goes on until it is done. */
+const patiently = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, R>) {
+  const fiber = yield* Effect.forkChild(effect)
+  while (fiber.pollUnsafe() === undefined) {
+    yield* TestClock.adjust("50 millis")
+    yield* turn
+  }
+  return yield* Fiber.join(fiber)
+})
 
 /** The property in the context of its test, with a scope for each run. */
 const holdsWithin = <R, A, E>(
@@ -230,6 +241,30 @@ const contract = <R, E>(
   )
 
   within.effect(
+    "in a rolling window never holds more than the budget in any span of its length, and gives all back",
+    () =>
+      Effect.flatMap(Effect.context<R>(), (context) =>
+        Effect.promise(() =>
+          holdsWithin(
+            context,
+            RollingBudget.steps,
+            (steps) =>
+              Effect.gen(function* () {
+                // The clock runs ahead of the process's own upkeep.
+                const { budgets, statuses } = yield* processOf({
+                  ...RollingBudget.settings,
+                  leaseDuration: "1 day"
+                })
+                yield* RollingBudget.holds(budgets, statuses, steps)
+              }).pipe(at(Layer.fresh(database))),
+            20
+          )
+        )
+      ),
+    60_000
+  )
+
+  within.effect(
     "leaves nothing reserved behind, whatever happens in whatever order",
     () =>
       Effect.flatMap(Effect.context<R>(), (context) =>
@@ -310,22 +345,55 @@ describe("in a file", () => {
 })
 
 PostgresServer.whereThereIsOne(() => {
-  it.layer(PostgresServer.layer, { timeout: "60 seconds" })("in PostgreSQL", (within) =>
+  it.layer(PostgresServer.layer, { timeout: "60 seconds" })("in PostgreSQL", (within) => {
     contract(within, PostgresServer.layerSchema)
-  )
+
+    within.effect(
+      "one call waits for a database that hangs, those after it do not, and all is counted once it answers",
+      () =>
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          const one = yield* processOf(tokens(10_000))
+          const strict = yield* processOf({ ...tokens(10_000), unavailable: "refuse" })
+          const now = Clock.currentTimeMillis
+          const locked = yield* Deferred.make<void>()
+          const hanging = yield* Deferred.make<void>()
+          const lock = sql`LOCK TABLE llm_budget_accounts, llm_budget_leases IN ACCESS EXCLUSIVE MODE`.pipe(
+            Effect.andThen(Deferred.succeed(locked, undefined)),
+            Effect.andThen(Deferred.await(hanging)),
+            sql.withTransaction
+          )
+          const locking = yield* Effect.forkChild(lock)
+          yield* Deferred.await(locked)
+          const first = yield* patiently(one.budgets.reserve(chat, 0))
+          const refused = yield* patiently(Effect.flip(strict.budgets.reserve(chat, 0)))
+          assert.include(refused.message, "the budgets cannot be reached")
+          const before = yield* now
+          const second = yield* one.budgets.reserve(chat, 0)
+          yield* Effect.flip(strict.budgets.reserve(chat, 0))
+          yield* second.settle(used(500, 0))
+          assert.strictEqual(yield* now, before)
+          yield* Deferred.succeed(hanging, undefined)
+          yield* Fiber.join(locking)
+          const spent = Effect.map(one.statuses, ([status]) => status?.spent)
+          // A look each second; the database has the time of its own answers for what is asked of it.
+          const later = Effect.andThen(
+            TestClock.adjust("1 second"),
+            Effect.repeat(sql`SELECT 1`, { times: 50 })
+          )
+          yield* Effect.repeat(Effect.andThen(later, spent), { until: (sum) => sum === 500n })
+          yield* first.settle(used(250, 0))
+          const lease = yield* strict.budgets.reserve(chat, 0)
+          yield* lease.settle(none)
+          const [status] = yield* one.statuses
+          assert.deepStrictEqual([status?.spent, status?.reserved], [750n, 0n])
+        }).pipe(at(PostgresServer.layerSchema)),
+      60_000
+    )
+  })
 })
 
 describe("a database that does not answer", () => {
-  /** Time goes on until it is done. */
-  const patiently = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, R>) {
-    const fiber = yield* Effect.forkChild(effect)
-    while (fiber.pollUnsafe() === undefined) {
-      yield* TestClock.adjust("50 millis")
-      yield* turn
-    }
-    return yield* Fiber.join(fiber)
-  })
-
   it.effect("lets calls through, unless told to refuse them, and counts what they cost once it does", () =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient

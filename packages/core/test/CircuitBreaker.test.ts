@@ -3,13 +3,15 @@ import { assert, describe, it } from "@effect/vitest"
 import {
   Clock,
   ConfigProvider,
+  Context,
+  Deferred,
   Duration,
   Effect,
   Exit,
   Fiber,
   Layer,
   References,
-  type Scope,
+  Scope,
   Stream
 } from "effect"
 import * as Store from "effect/persistence/CircuitBreaker"
@@ -437,6 +439,66 @@ describe("CircuitBreaker.layerRate", () => {
       yield* play("E")
       assert.strictEqual(yield* tag(), "Open")
     }).pipe(Effect.provide(CircuitBreaker.layerRate()))
+  )
+})
+
+describe("the transitions", () => {
+  const breaker = Effect.map(
+    Layer.build(CircuitBreaker.layerConsecutive({ failures: 1, openFor: "1 minute" })),
+    Context.get(CircuitBreaker.CircuitBreaker)
+  )
+  const states = (service: CircuitBreaker.CircuitBreaker["Service"]) =>
+    Stream.runCollect(Stream.map(service.transitions, ({ key }) => key)).pipe(
+      Effect.forkChild({ startImmediately: true })
+    )
+  const fail = (service: CircuitBreaker.CircuitBreaker["Service"], model: string) =>
+    Effect.scoped(
+      Effect.flatMap(service.admit({ ...call, model }, 0), (permit) => permit.record("down", undefined))
+    )
+
+  it.effect("are told to each that follows, from then on, and end with the breaker", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const service = yield* Scope.provide(breaker, scope)
+      const first = yield* states(service)
+      yield* fail(service, "a")
+      const second = yield* states(service)
+      yield* fail(service, "b")
+      yield* Scope.close(scope, Exit.void)
+      const [a, b] = ["a", "b"].map((model) => Call.key({ ...call, model }))
+      assert.deepStrictEqual(yield* Fiber.join(first), [a, b])
+      assert.deepStrictEqual(yield* Fiber.join(second), [b])
+      assert.deepStrictEqual(yield* Stream.runCollect(service.transitions), [])
+    })
+  )
+
+  it.effect("are forgotten, the oldest first, while a follower does not keep up", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const service = yield* Scope.provide(breaker, scope)
+      const gate = yield* Deferred.make<void>()
+      const seen: Array<string> = []
+      const follower = yield* service.transitions.pipe(
+        Stream.runForEach(({ key }) =>
+          Effect.andThen(
+            Effect.sync(() => seen.push(key)),
+            Deferred.await(gate)
+          )
+        ),
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* fail(service, "first")
+      for (let turn = 0; seen.length === 0 && turn < 1000; turn++) yield* Effect.yieldNow
+      for (let number = 0; number < 300; number++) yield* fail(service, `m${number}`)
+      yield* Scope.close(scope, Exit.void)
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.join(follower)
+      assert.strictEqual(seen.length, 257)
+      assert.deepStrictEqual(
+        [seen[0], seen[1], seen.at(-1)],
+        ["first", "m44", "m299"].map((model) => Call.key({ ...call, model }))
+      )
+    })
   )
 })
 

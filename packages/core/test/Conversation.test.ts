@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Chunk, Effect, Layer } from "effect"
+import { Chunk, Effect, Layer, Metric } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import * as Conversation from "../src/Conversation.ts"
@@ -329,7 +329,10 @@ describe("compact", () => {
       expect(Conversation.messages(after)[1]?.role).toBe("user")
       expect(after.tokens).toBe((yield* from(Conversation.messages(after))).tokens)
       expect(after.tokens).toBeLessThanOrEqual(200)
-    }).pipe(Effect.provide(Tokenizer.layerEstimate))
+      expect((yield* Metric.snapshot).map(({ attributes, id }) => [id, attributes])).toEqual([
+        ["llm.conversation.compactions", { unit: "{compaction}", "llm.conversation.outcome": "done" }]
+      ])
+    }).pipe(Effect.provide(Tokenizer.layerEstimate), Effect.provideService(Metric.MetricRegistry, new Map()))
   )
 
   it.effect("summarises an earlier summary with what came after it", () =>

@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { Cost, PriceCatalogue, Usage } from "@llm/core"
 import { assert, describe, it } from "@effect/vitest"
+import * as fc from "fast-check"
 import * as GenaiPrices from "@pydantic/genai-prices"
 import { Effect, Result } from "effect"
 import * as PriceData from "../src/internal/priceData.ts"
@@ -92,6 +93,59 @@ describe("the built-in data", () => {
     }
   })
 
+  it("makes no Realtime session cheaper than it is, whatever was said, shown and cached", () => {
+    const tokens = fc.nat({ max: 100_000 })
+    const models = fc.constantFrom(
+      "gpt-realtime",
+      "gpt-realtime-2",
+      "gpt-realtime-2.1",
+      "gpt-realtime-2.1-mini"
+    )
+    const counts = fc.record({
+      text: tokens,
+      image: tokens,
+      sound: tokens,
+      cachedText: tokens,
+      cachedImage: tokens,
+      cachedSound: tokens,
+      said: tokens,
+      spoken: tokens
+    })
+    fc.assert(
+      fc.property(models, counts, (model, of) => {
+        const cached = of.cachedText + of.cachedImage + of.cachedSound
+        const theirs = GenaiPrices.calcPrice(
+          {
+            input_tokens: of.text + of.image + of.sound + cached,
+            input_image_tokens: of.image + of.cachedImage,
+            input_audio_tokens: of.sound + of.cachedSound,
+            cache_read_tokens: cached,
+            cache_image_read_tokens: of.cachedImage,
+            cache_audio_read_tokens: of.cachedSound,
+            output_tokens: of.said + of.spoken,
+            output_audio_tokens: of.spoken
+          },
+          model,
+          { providerId: "openai", timestamp: new Date(now) }
+        )
+        assert.isNotNull(theirs)
+        const ours = Cost.toDollars(
+          costOf(
+            {
+              inputTokens: of.text + of.image + of.sound + cached,
+              audioInputTokens: of.sound + of.cachedSound,
+              cachedTokens: cached,
+              outputTokens: of.said + of.spoken,
+              audioOutputTokens: of.spoken
+            },
+            model
+          )
+        )
+        assert.isAtLeast(ours * (1 + 1e-12), theirs?.total_price ?? Infinity)
+      })
+    )
+  })
+
   it("knows what a model cost at the time", () => {
     const at = (date: number) =>
       costOf({ inputTokens: 1000, outputTokens: 100 }, "gpt-5.6-terra", "openai", date)
@@ -124,7 +178,8 @@ describe("the built-in data", () => {
     assert.match(Result.getOrThrow(priceOf("gpt-4o")).source, /^npm:@pydantic\/genai-prices@/u)
     for (const { prices } of Object.values(PriceData.providers)) {
       for (const { from, source: page } of prices) {
-        if (page !== undefined && !page.includes("moderation"))
+        // Free, and what the base knows from no date on either.
+        if (page !== undefined && !/moderation|realtime/u.test(page))
           assert.match(from ?? "", /^\d{4}-\d{2}-\d{2}$/u)
       }
     }

@@ -64,14 +64,49 @@ const source = (seed: number) => {
   }
   const pick = <A>(values: ReadonlyArray<A>, otherwise: A): A => values[random(values.length)] ?? otherwise
   const identity = (text: string) => text
-  const next = (): string => {
+  const framed = (text: string): string => {
     made += 1
+    return pick(frames, identity)(text)
+  }
+  const next = (): string => {
     let key = needle
     for (let length = 16 + random(24); length > 0; length--) key += alphabet.charAt(random(alphabet.length))
-    return pick(frames, identity)(pick(carriers, identity)(key))
+    return framed(pick(carriers, identity)(key))
   }
-  return { next, made: () => made }
+  return { next, framed, pick, random, made: () => made }
 }
+
+/** What names a person, and what somebody's own pattern matches, in the same frames. */
+const personal = (seed: number) => {
+  const { framed, made, pick, random } = source(seed)
+  const digits = (count: number) => Array.from({ length: count }, () => random(10)).join("")
+  const card = () => {
+    const body = `4${digits(14)}`
+    const check = Array.from("0123456789").find((digit) => isLuhn(body + digit)) ?? "0"
+    return (body + check).replaceAll(/\d{4}(?=\d)/gu, `$&${pick(["", " ", "-"], "")}`)
+  }
+  const kinds = [
+    () => `${needle}.${digits(3)}@mail-${digits(2)}.example.com`,
+    card,
+    () => `acme-${digits(4)}-${needle}`,
+    () => `ACME-${digits(4)}-${needle}`
+  ]
+  return { made, next: () => framed(pick(kinds, card)()) }
+}
+
+/** The check of card numbers: ISO/IEC 7812-1, annex B. */
+const isLuhn = (number: string): boolean =>
+  Array.from(number, Number)
+    .toReversed()
+    .reduce(
+      (sum, digit, index) =>
+        sum + (index % 2 === 0 ? digit : ((digit * 2) % 10) + Math.floor((digit * 2) / 10)),
+      0
+    ) %
+    10 ===
+  0
+
+const leaks = new RegExp(`${needle}|4\\d{3}[ -]?\\d{4}[ -]?\\d{4}[ -]?\\d{4}`, "u")
 
 /** All that a server may fill. */
 const errorBody = (next: () => string) => ({
@@ -231,6 +266,55 @@ describe("secrets", () => {
         hides(JSON.stringify(metrics.map(({ attributes, id }) => [id, attributes])))
         assert.isAtLeast(made(), 5000)
       }).pipe(Effect.provide(policies), Effect.provideService(Metric.MetricRegistry, registry))
+    },
+    60_000
+  )
+
+  it.effect(
+    "of patterns of one's own, addresses and card numbers are in no log line, span and error of it",
+    () => {
+      const { made, next } = personal(815)
+      const options = { patterns: [/ACME-\d{4}-[a-z]+/iu] }
+      const shown: Array<string> = []
+      const logger = Logger.layer(
+        [Logger.formatLogFmt, Logger.formatJson].map((format) =>
+          Logger.map(Redaction.logger(format, options), (line) => void shown.push(line))
+        )
+      )
+      const tracer = Layer.provide(
+        Redaction.layerTracer(options),
+        Layer.succeed(
+          Tracer.Tracer,
+          Tracer.make({
+            span: (about) => {
+              const span = new Tracer.NativeSpan(about)
+              const end = span.end.bind(span)
+              return Object.assign(span, {
+                end: (at: bigint, exit: Exit.Exit<unknown, unknown>) => {
+                  end(at, exit)
+                  const failure = Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""
+                  shown.push(`${span.name} ${JSON.stringify([...span.attributes])} ${failure}`)
+                }
+              })
+            }
+          })
+        )
+      )
+      return Effect.gen(function* () {
+        for (let run = 0; run < 1500; run++) {
+          const failed = new Error(next(), { cause: new Error(next()) })
+          yield* Effect.logInfo(next(), { body: { text: next() } }).pipe(
+            Effect.annotateLogs({ header: next() }),
+            Effect.andThen(Effect.logWarning("failed", Cause.die(failed))),
+            Effect.andThen(run % 2 === 0 ? Effect.fail(failed) : Effect.void),
+            Effect.withSpan(next(), { attributes: { body: next(), deep: { list: [next()] } } }),
+            Effect.exit
+          )
+        }
+        assert.isAbove(shown.length, 7000)
+        for (const text of shown) assert.notMatch(text, leaks)
+        assert.isAtLeast(made(), 10_000)
+      }).pipe(Effect.provide(Layer.merge(logger, tracer)))
     },
     60_000
   )

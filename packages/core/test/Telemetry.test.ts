@@ -2,8 +2,10 @@ import {
   Backoff,
   Call,
   CircuitBreaker,
+  Concurrency,
   LlmError,
   Observer,
+  RateLimit,
   Resilience,
   RetryBudget,
   Telemetry,
@@ -11,7 +13,7 @@ import {
   Usage
 } from "@llm/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Layer, Logger, Metric, Tracer } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Logger, Metric, type Scope, Tracer } from "effect"
 import { TestClock } from "effect/testing"
 
 const call = Call.make({
@@ -163,6 +165,55 @@ describe("metrics", () => {
       ])
       assert.strictEqual(counts.length, 11)
       assert.deepStrictEqual(counts.at(-1), ["other", 90])
+    })
+  )
+})
+
+describe("the depth of a queue", () => {
+  it.effect("is how many calls wait for a limit, also of those who leave the line", () =>
+    Effect.gen(function* () {
+      const { context, read } = registry()
+      const waiting = () =>
+        read().map(({ attributes, name, state, unit }) => [
+          name,
+          unit,
+          attributes["llm.queue"],
+          "value" in state ? state.value : undefined
+        ])
+      yield* Effect.gen(function* () {
+        const concurrency = yield* Concurrency.Concurrency
+        const rateLimit = yield* RateLimit.RateLimit
+        const start = <A, E>(admit: Effect.Effect<A, E, Scope.Scope>) =>
+          Effect.forkScoped(Effect.scoped(Effect.andThen(admit, Effect.never)), { startImmediately: true })
+        const held = yield* start(concurrency.admit(call, 0))
+        yield* start(rateLimit.admit(call, 0))
+        assert.deepStrictEqual(waiting(), [])
+        const first = yield* start(concurrency.admit(call, 0))
+        yield* start(concurrency.admit(call, 0))
+        const third = yield* start(rateLimit.admit(call, 0))
+        const depth = (calls: number, requests: number) => [
+          ["llm.client.queue.depth", "{call}", "concurrency", calls],
+          ["llm.client.queue.depth", "{call}", "everybody", requests]
+        ]
+        assert.deepStrictEqual(waiting(), depth(2, 1))
+        yield* Fiber.interrupt(first)
+        assert.deepStrictEqual(waiting(), depth(1, 1))
+        yield* Fiber.interrupt(held)
+        yield* Fiber.interrupt(third)
+        assert.deepStrictEqual(waiting(), depth(0, 0))
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(
+          Layer.provide(
+            Layer.mergeAll(
+              Concurrency.layer({ limit: 1 }),
+              RateLimit.layer({ name: "everybody", requestsPerMinute: 1, maxWait: "1 hour" })
+            ),
+            Telemetry.layerMetrics()
+          )
+        ),
+        Effect.provideContext(context)
+      )
     })
   )
 })

@@ -16,7 +16,7 @@ import {
 import * as LedgerJournal from "@llm/core/LedgerJournal"
 import * as SqlLedgerStore from "@llm/core/SqlLedgerStore"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, Fiber, Layer, References, Result, Stream } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Layer, Metric, References, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -327,17 +327,28 @@ describe("UsageLedger", () => {
           yield* TestClock.adjust("10 seconds")
           assert.isAbove(tries, 3)
           assert.strictEqual(yield* ledger.backlog, 20)
+          const gauge = Effect.map(Metric.snapshot, (metrics) =>
+            metrics.flatMap(({ id, state }) =>
+              id === "llm.ledger.backlog" && "value" in state ? [state.value] : []
+            )
+          )
+          assert.deepStrictEqual(yield* gauge, [20])
           assert.strictEqual((yield* Effect.flip(ledger.flush))._tag, "LedgerFailed")
           away = false
           yield* TestClock.adjust(Duration.seconds(30))
           assert.strictEqual(yield* ledger.backlog, 0)
+          assert.deepStrictEqual(yield* gauge, [0])
           assert.deepStrictEqual(new Set(kept.map(Totals.keyOf)).size, 20)
           assert.strictEqual(kept.length, 20)
           // And what comes now goes in without being asked for.
           yield* tell(...answered(call("later")))
           yield* TestClock.adjust("100 millis")
           assert.strictEqual(kept.length, 22)
-        }).pipe(Effect.provide(Ledger), Effect.provideService(References.MinimumLogLevel, "None"))
+        }).pipe(
+          Effect.provide(Ledger),
+          Effect.provideService(References.MinimumLogLevel, "None"),
+          Effect.provideService(Metric.MetricRegistry, new Map())
+        )
       })
     )
 

@@ -3,9 +3,9 @@
  *
  * **Details**
  *
- * The API takes files of up to 25 MB. A longer WAV file is cut where nobody speaks, its parts go side by side,
- * and the answer is that of the whole: one text, times from its beginning, subtitles numbered through. A longer
- * file of another format fails with `RequestTooLarge` before anything is sent.
+ * The API takes files of up to 25 MB. A longer WAV file is cut where nobody speaks, a longer MP3 file where a part
+ * must end; the parts go side by side, and the answer is that of the whole: one text, times from its beginning,
+ * subtitles numbered through. A longer file of another format fails with `RequestTooLarge` before anything is sent.
  *
  * **Gotchas**
  *
@@ -44,9 +44,9 @@ import * as Guarded from "./internal/guarded.ts"
 import * as Multipart from "./internal/multipart.ts"
 import * as Operation from "./internal/operation.ts"
 import * as ReplyTexts from "./internal/replyTexts.ts"
+import * as SoundFile from "./internal/soundFile.ts"
 import * as Transcript from "./internal/transcript.ts"
 import * as TranscriptStream from "./internal/transcriptStream.ts"
-import * as WaveFile from "./internal/waveFile.ts"
 import { callOf, type OpenAiClient } from "./OpenAiClient.ts"
 
 export type { Content, Streamed }
@@ -68,7 +68,7 @@ interface Recording {
 /** How long a recording may be at once. */
 interface Parts {
   /**
-   * A WAV file of more seconds is sent in parts of no more than these, at least 1; by its size alone unless
+   * A WAV or MP3 file of more seconds is sent in parts of no more than these, at least 1; by its size alone unless
    * told, and for `gpt-4o-transcribe`, which takes 25 minutes, by 1400.
    */
   readonly partSeconds?: number | undefined
@@ -237,22 +237,19 @@ const inParts =
       }
       const unreadable = ({ message }: { readonly message: string }) =>
         invalid(client, operation, asked, "file", message)
-      const wave = yield* Effect.mapError(WaveFile.open(file), unreadable)
-      if (wave === undefined) {
+      const sound = yield* Effect.mapError(SoundFile.open(file), unreadable)
+      if (sound === undefined) {
         return isLarge
           ? yield* tooLarge(
               client,
               operation,
               asked,
-              "split it, or hand it over as a WAV file in bytes or a Blob"
+              "split it, or hand it over as a WAV or MP3 file in bytes or a Blob"
             )
           : yield* send(file)
       }
-      if (!isLarge && WaveFile.secondsOf(wave) <= maxSeconds) return yield* send(file)
-      const parts = yield* Effect.mapError(
-        WaveFile.split(wave, { maxBytes: maxPartBytes, maxSeconds }),
-        unreadable
-      )
+      if (!isLarge && sound.seconds <= maxSeconds) return yield* send(file)
+      const parts = yield* Effect.mapError(sound.split({ maxBytes: maxPartBytes, maxSeconds }), unreadable)
       const [first, ...rest] = yield* Effect.forEach(
         parts,
         ({ content, seconds, start }) => Effect.map(send(content), (reply) => ({ start, seconds, reply })),
@@ -269,7 +266,7 @@ const inParts =
 /**
  * `audio.transcriptions.create`: what was said, in the format that is asked for, `json` unless told.
  *
- * Fails before anything is sent with `RequestTooLarge` where the file has more than 25 MB and is no WAV file in
+ * Fails before anything is sent with `RequestTooLarge` where the file has more than 25 MB and is no WAV or MP3 file in
  * bytes or a `Blob`, and with `InvalidRequest` where it cannot be read. Where one part of several fails, the
  * call does, and the others are given up.
  */
@@ -351,7 +348,7 @@ export const transcribeStream =
           client,
           operation,
           { file, model },
-          "split it, or call transcribe, which does so with a WAV file"
+          "split it, or call transcribe, which does so with a WAV or MP3 file"
         )
       )
     }

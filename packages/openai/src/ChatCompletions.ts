@@ -2,7 +2,8 @@
  * Chat completions, one-shot and streamed.
  *
  * Quirks: a stream's usage comes only when it is asked for, so it is, but of servers that reject it; a refusal is data
- * (`message.refusal`), not an error; unknown fields stay on the objects.
+ * (`message.refusal`), not an error; unknown fields stay on the objects, and unknown pieces of a stream are put together
+ * on its reply.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -21,6 +22,7 @@ import type {
   ChatCompletionCreateParamsNonStreaming,
   ChatCompletionMessageParam
 } from "openai/resources/chat/completions"
+import { ChatAccumulator, toolCallId } from "./internal/chatAccumulator.ts"
 import * as ChatStream from "./internal/chatStream.ts"
 import * as EventStream from "./internal/eventStream.ts"
 import * as Guarded from "./internal/guarded.ts"
@@ -90,7 +92,14 @@ export const ChatCompletion = Schema.Struct({
   service_tier: Text,
   system_fingerprint: Text,
   choices: Schema.NonEmptyArray(
-    Schema.Struct({ index: Schema.Finite, message: Message, finish_reason: Schema.NullOr(Schema.String) })
+    Schema.Struct({
+      index: Schema.Finite,
+      message: Message,
+      /** `stop`, `length`, `tool_calls`, `content_filter`, `function_call`, or what comes next. */
+      finish_reason: Schema.NullOr(Schema.String),
+      /** `logprobsOf` reads it. */
+      logprobs: Schema.optional(Schema.Unknown)
+    })
   ),
   usage: Schema.optional(Schema.Unknown)
 })
@@ -110,9 +119,6 @@ const Nameless = Schema.Struct({
 })
 
 const isNameless = Schema.is(Nameless)
-
-/** The id of a tool call that its server gave none, so that the tool's answer can name it. */
-const toolCallId = (index: number): string => `call_${index}`
 
 /** Some servers leave the ids out. */
 const withToolCallIds = (json: unknown): unknown =>
@@ -134,6 +140,25 @@ const withToolCallIds = (json: unknown): unknown =>
 
 /** The tokens of a reply; `undefined` where the server did not tell. */
 export const usageOf = (reply: ChatCompletion): Usage.Usage | undefined => Usage.fromReply(reply)
+
+const Token = Schema.Struct({ token: Schema.String, logprob: Schema.Finite })
+
+const LogProbabilities = Schema.Struct({
+  content: Schema.Array(
+    Schema.Struct({ ...Token.fields, top_logprobs: Schema.optional(Schema.NullOr(Schema.Array(Token))) })
+  )
+})
+
+const isLogProbabilities = Schema.is(LogProbabilities)
+
+/** How likely a token was, and the likeliest others (`top_logprobs`). */
+export type LogProbability = (typeof LogProbabilities.Type)["content"][number]
+
+/** The log probabilities of the first choice's text (`logprobs: true`); `undefined` where the server did not tell. */
+export const logprobsOf = (reply: ChatCompletion): ReadonlyArray<LogProbability> | undefined => {
+  const { logprobs } = reply.choices[0]
+  return isLogProbabilities(logprobs) ? logprobs.content : undefined
+}
 
 /** The text of a reply's first choice, or the empty string. */
 export const textOf = (reply: ChatCompletion): string => reply.choices[0].message.content ?? ""
@@ -262,130 +287,18 @@ export type ChatEvent =
     }
   | { readonly _tag: "Finish"; readonly choice: number; readonly reason: string }
   | { readonly _tag: "Usage"; readonly usage: Usage.Usage }
+  | {
+      /**
+       * What no other event tells: a chunk with log probabilities, or with a piece that this version does not know
+       * (another server's reasoning, say), or an event of another kind. Such pieces are on the reply as well.
+       */
+      readonly _tag: "Unknown"
+      /** Of its `event` line, where it has one. */
+      readonly name: string | undefined
+      /** As it came. */
+      readonly raw: unknown
+    }
   | { readonly _tag: "Completed"; readonly reply: ChatCompletion }
-
-interface PendingChoice {
-  role: string
-  content: string | null
-  refusal: string | null
-  finishReason: string | null
-  functionCall: { name: string; arguments: string } | undefined
-  readonly toolCalls: Map<number, { id: string; name: string; type: string; arguments: string }>
-}
-
-/** Chunks to events, and to the reply they make up. */
-class Accumulator {
-  private head: ChatStream.ChatChunk | undefined
-  private usage: unknown
-  private readonly choices = new Map<number, PendingChoice>()
-
-  accept(chunk: ChatStream.ChatChunk, events: Array<ChatEvent>): void {
-    this.head ??= chunk
-    for (const { delta, finish_reason, index } of chunk.choices) {
-      const choice = this.choice(index)
-      if (delta?.role) choice.role = delta.role
-      if (delta?.content) {
-        choice.content = (choice.content ?? "") + delta.content
-        events.push({ _tag: "Text", choice: index, text: delta.content })
-      }
-      if (delta?.refusal) {
-        choice.refusal = (choice.refusal ?? "") + delta.refusal
-        events.push({ _tag: "Refusal", choice: index, text: delta.refusal })
-      }
-      if (delta?.function_call) {
-        const call = (choice.functionCall ??= { name: "", arguments: "" })
-        call.name = call.name === "" ? (delta.function_call.name ?? "") : call.name
-        call.arguments += delta.function_call.arguments ?? ""
-      }
-      for (const piece of delta?.tool_calls ?? []) {
-        let call = choice.toolCalls.get(piece.index)
-        if (call === undefined) {
-          call = { id: "", name: "", type: "function", arguments: "" }
-          choice.toolCalls.set(piece.index, call)
-        }
-        if (piece.type) call.type = piece.type
-        // Some servers repeat id and name with every piece: the first one counts.
-        const id = call.id === "" ? piece.id || toolCallId(piece.index) : undefined
-        const name = call.name === "" && piece.function?.name ? piece.function.name : undefined
-        call.id = id ?? call.id
-        call.name = name ?? call.name
-        const text = piece.function?.arguments ?? ""
-        call.arguments += text
-        events.push({
-          _tag: "ToolCall",
-          choice: index,
-          index: piece.index,
-          id,
-          name,
-          arguments: text
-        })
-      }
-      if (finish_reason) {
-        choice.finishReason = finish_reason
-        events.push({ _tag: "Finish", choice: index, reason: finish_reason })
-      }
-    }
-    if (chunk.usage !== null && chunk.usage !== undefined) {
-      this.usage = chunk.usage
-      const usage = Usage.fromReply(chunk)
-      if (usage !== undefined) events.push({ _tag: "Usage", usage })
-    }
-  }
-
-  /** The whole reply; `undefined` where not even one choice came. */
-  reply(model: string): ChatCompletion | undefined {
-    const choices = [...this.choices]
-      .toSorted(([left], [right]) => left - right)
-      .map(([index, choice]) => ({
-        index,
-        finish_reason: choice.finishReason,
-        message: {
-          role: choice.role,
-          content: choice.content,
-          refusal: choice.refusal,
-          ...(choice.functionCall === undefined ? {} : { function_call: choice.functionCall }),
-          ...(choice.toolCalls.size === 0
-            ? {}
-            : {
-                tool_calls: [...choice.toolCalls]
-                  .toSorted(([left], [right]) => left - right)
-                  .map(([, call]) => ({
-                    id: call.id,
-                    type: call.type,
-                    function: { name: call.name, arguments: call.arguments }
-                  }))
-              })
-        }
-      }))
-    const [first, ...rest] = choices
-    if (first === undefined) return undefined
-    return {
-      id: this.head?.id ?? "",
-      created: this.head?.created ?? 0,
-      model: this.head?.model ?? model,
-      service_tier: this.head?.service_tier,
-      system_fingerprint: this.head?.system_fingerprint,
-      choices: [first, ...rest],
-      usage: this.usage
-    }
-  }
-
-  private choice(index: number): PendingChoice {
-    let choice = this.choices.get(index)
-    if (choice === undefined) {
-      choice = {
-        role: "assistant",
-        content: null,
-        refusal: null,
-        finishReason: null,
-        functionCall: undefined,
-        toolCalls: new Map()
-      }
-      this.choices.set(index, choice)
-    }
-    return choice
-  }
-}
 
 /** How many were asked for. */
 const choicesOf = ({ n }: Guards.JsonObject): number => (typeof n === "number" ? n : 1)
@@ -430,7 +343,7 @@ export const stream = (
     Stream.unwrap(
       Effect.map(open(call, request, choicesOf(request)), (opened) => {
         onExchange(opened.head)
-        const accumulator = new Accumulator()
+        const accumulator = new ChatAccumulator()
         let first: ChatStream.Step | undefined = opened.first
         let completed = false
         const pull: Effect.Effect<

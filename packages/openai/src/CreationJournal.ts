@@ -14,16 +14,16 @@ import * as Schema from "effect/Schema"
 import { Openings } from "./internal/openings.ts"
 
 /** One line of the journal. */
-export const Entry = Schema.TaggedUnion({
+export const Entry = /* @__PURE__ */ Schema.TaggedUnion({
   /** About to be made; `step` is unique in its job. */
   Intended: {
     job: Schema.String,
     step: Schema.Int,
-    kind: Schema.Literals(["file", "vectorStore"]),
+    kind: /* @__PURE__ */ Schema.Literals(["file", "vectorStore"]),
     /** Of a file. */
-    filename: Schema.optionalKey(Schema.String),
+    filename: /* @__PURE__ */ Schema.optionalKey(Schema.String),
     /** Of a file. */
-    bytes: Schema.optionalKey(Schema.Finite),
+    bytes: /* @__PURE__ */ Schema.optionalKey(Schema.Finite),
     /** Unix seconds. */
     at: Schema.Finite
   },
@@ -52,10 +52,12 @@ export interface Open {
 }
 
 /** The journal could not be read or written. */
-export class JournalFailed extends Schema.TaggedError<JournalFailed>()("JournalFailed", {
-  detail: Schema.String,
-  cause: Schema.optional(Schema.Defect())
-}) {
+export class JournalFailed
+  extends /* @__PURE__ */ Schema.TaggedError<JournalFailed>()("JournalFailed", {
+    detail: Schema.String,
+    cause: /* @__PURE__ */ Schema.optional(/* @__PURE__ */ Schema.Defect())
+  })
+{
   override get message(): string {
     return `the journal of created files failed: ${this.detail}`
   }
@@ -78,7 +80,7 @@ export const CreationJournal = Context.Reference<Service>("@llm/openai/CreationJ
 })
 
 /** A journal that lasts as long as its scope. */
-export const layerMemory: Layer.Layer<never> = Layer.sync(CreationJournal, () => {
+export const layerMemory: Layer.Layer<never> = /* @__PURE__ */ Layer.sync(CreationJournal, () => {
   const openings = new Openings()
   return {
     append: (entries) => Effect.sync(() => entries.forEach((entry) => openings.apply(entry))),

@@ -288,22 +288,6 @@ const complete = (
     entry.completeUnsafe(exit(nth))
   })
 
-/** Is it for what is in the batch that the batch was refused, and not for how it was asked? */
-const isOfTexts = (error: LlmError.CallError): boolean => {
-  switch (error._tag) {
-    case "ContextLengthExceeded":
-    case "ContentFiltered":
-    case "RequestTooLarge":
-      return true
-    case "InvalidRequest":
-      return error.param === undefined
-        ? !/\b(?:dimensions|encoding_format)\b/u.test(error.detail ?? "")
-        : /\binput\b/u.test(error.param)
-    default:
-      return false
-  }
-}
-
 /** Which text the error names. */
 const indexIn = (error: LlmError.CallError): number | undefined => {
   if (error._tag !== "InvalidRequest") return undefined
@@ -316,7 +300,7 @@ const partsOf = (
   batch: ReadonlyArray<Batched>,
   error: LlmError.CallError
 ): ReadonlyArray<ReadonlyArray<Batched>> => {
-  if (batch.length < 2 || !isOfTexts(error)) return []
+  if (batch.length < 2 || !EmbeddingInput.isOfItems(error)) return []
   const index = indexIn(error)
   const named = index === undefined ? undefined : batch[index]
   // A server may be wrong about the index: the text is refused only when it has been refused alone.

@@ -1,8 +1,8 @@
 /**
  * Files: uploaded, listed, read and deleted.
  *
- * A file is read while it is sent and never held twice: bytes, a `Blob` (`openAsBlob` of `node:fs` for one on
- * disk), or a stream whose size is known. What is larger than 512 MB goes through `Uploads`.
+ * A file is read while it is sent and never held twice: bytes, a `Blob` (`LocalFile.open` for one on disk), or a
+ * stream whose size is known. What is larger than 512 MB goes through `Uploads`.
  */
 import * as Effect from "effect/Effect"
 import type * as Result from "effect/Result"

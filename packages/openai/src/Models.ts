@@ -118,10 +118,10 @@ const defaultsOf = ({
   transcribe = "gpt-transcribe"
 }: Partial<Defaults>): Defaults => ({ chat, plan, transcribe, embed })
 
-const untold = defaultsOf({})
+const untold = /* @__PURE__ */ defaultsOf({})
 
 /** Which model a program asks where nobody has chosen one. The operations themselves always name theirs. */
-export const DefaultModels = Context.Reference<Defaults>("@llm/openai/Models/DefaultModels", {
+export const DefaultModels = /* @__PURE__ */ Context.Reference<Defaults>("@llm/openai/Models/DefaultModels", {
   defaultValue: () => untold
 })
 
@@ -132,12 +132,12 @@ export const layerDefaults = (defaults: Partial<Defaults>): Layer.Layer<never> =
 const named = (variable: string) => Config.schema(Name, variable)
 
 /** `OPENAI_MODEL`; `OPENAI_MODEL_PLAN`, which is `OPENAI_MODEL` unless set; `OPENAI_MODEL_TRANSCRIBE`. */
-export const defaultsConfig: Config.Config<Defaults> = Config.all({
+export const defaultsConfig: Config.Config<Defaults> = /* @__PURE__ */ Config.all({
   chat: Config.withDefault(named("OPENAI_MODEL"), undefined),
   plan: Config.withDefault(named("OPENAI_MODEL_PLAN"), undefined),
   transcribe: Config.withDefault(named("OPENAI_MODEL_TRANSCRIBE"), undefined)
 }).pipe(
-  Config.map(({ chat, plan, transcribe }) =>
+  /* @__PURE__ */ Config.map(({ chat, plan, transcribe }) =>
     defaultsOf({
       ...(chat === undefined ? {} : { chat }),
       ...(plan === undefined ? {} : { plan }),
@@ -147,15 +147,15 @@ export const defaultsConfig: Config.Config<Defaults> = Config.all({
 )
 
 /** What a Layer has told, else the environment; fails where a variable is no name. */
-export const defaults: Effect.Effect<Defaults, Config.ConfigError> = Effect.gen(function* () {
+export const defaults: Effect.Effect<Defaults, Config.ConfigError> = /* @__PURE__ */ Effect.gen(function* () {
   const told = yield* DefaultModels
   return told === untold ? yield* defaultsConfig : told
 })
 
 /** Defaults from the environment; fails where a variable is no name. */
-export const layerDefaultsConfig: Layer.Layer<never, Config.ConfigError> = Layer.effect(
+export const layerDefaultsConfig: Layer.Layer<never, Config.ConfigError> = /* @__PURE__ */ Layer.effect(
   DefaultModels,
-  Effect.gen(function* () {
+  /* @__PURE__ */ Effect.gen(function* () {
     return yield* defaultsConfig
   })
 )

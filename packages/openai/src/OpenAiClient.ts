@@ -469,7 +469,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
  * Makes a client of several deployments. Each attempt goes to the one that its call names, which is what
  * `Router` decides; calls start out for the first.
  */
-export const makeDeployments = Effect.fnUntraced(function* (deployments: Deployments) {
+export const makeDeployments = /* @__PURE__ */ Effect.fnUntraced(function* (deployments: Deployments) {
   const [first] = deployments
   const withoutUsage = new Set(
     deployments.filter(({ streamUsage }) => streamUsage === false).map(({ deployment }) => deployment)

@@ -73,6 +73,8 @@ export interface RawRequest extends Omit<Request, "body">, What {
   readonly id?: string | undefined
   /** Whether equal requests may be given one reply; they may unless told. */
   readonly cached?: boolean | undefined
+  /** Not to be sent together with others, where such are gathered (`EmbeddingRelay`). */
+  readonly alone?: boolean | undefined
   /** What its stream speaks; told by the operation's name unless told here. */
   readonly protocol?: Protocol | undefined
   /** How many choices were asked for (`n`); 1 unless told. */
@@ -100,6 +102,8 @@ export type RawReply = ResponseCache.Head &
   Pick<ResponseCache.Reply, "outcome" | "age"> & {
     /** The call as its deployment was asked; `undefined` where the reply was there already, or is another's. */
     readonly call: Call.Call | undefined
+    /** How many requests were sent as one (`EmbeddingRelay`); absent for one of its own. */
+    readonly batched?: number | undefined
   }
 
 /** A body that is held. */

@@ -38,14 +38,12 @@ import * as ErrorResponse from "@llm/core/ErrorResponse"
 import type * as Guards from "@llm/core/Guards"
 import * as LlmError from "@llm/core/LlmError"
 import type * as Resilience from "@llm/core/Resilience"
-import * as Usage from "@llm/core/Usage"
 import type { InputItemListParams } from "openai/resources/responses/input-items"
 import type { InputTokenCountParams } from "openai/resources/responses/input-tokens"
 import type {
   ResponseCreateParamsNonStreaming,
   ResponseRetrieveParamsNonStreaming
 } from "openai/resources/responses/responses"
-import * as Citations from "./internal/citation.ts"
 import { withRequestId } from "./internal/context.ts"
 import * as EventStream from "./internal/eventStream.ts"
 import * as Guarded from "./internal/guarded.ts"
@@ -55,6 +53,7 @@ import * as Polling from "./internal/polling.ts"
 import * as ReplyTexts from "./internal/replyTexts.ts"
 import type * as ResponseEvent from "./internal/responseEvent.ts"
 import * as ResponseObject from "./internal/responseObject.ts"
+import { isPending, usageOf } from "./internal/responseReading.ts"
 import * as ResponseStream from "./internal/responseStream.ts"
 import * as ResumedStream from "./internal/resumedStream.ts"
 import { callOf, type OpenAiClient, parseJson, readBytes } from "./OpenAiClient.ts"
@@ -125,57 +124,18 @@ const isResponse = Schema.is(Response)
 const isDeleted = Schema.is(Deleted)
 const isInputTokens = Schema.is(InputTokens)
 const isInputItems = Operation.pageOf(InputItem)
-const isMessage = Schema.is(ResponseObject.Message)
-const isOutputText = Schema.is(ResponseObject.OutputText)
-const isRefusal = Schema.is(ResponseObject.Refusal)
-const isFunctionCall = Schema.is(FunctionCall)
-const isReasoning = Schema.is(ResponseObject.Reasoning)
 
-const partsOf = ({ output }: Response) => output.filter(isMessage).flatMap(({ content }) => content)
-
-/** The text of all messages of a response, or the empty string. */
-export const textOf = (response: Response): string =>
-  partsOf(response)
-    .filter(isOutputText)
-    .map(({ text }) => text)
-    .join("")
-
-/** Why the model would not answer; `undefined` where it did. */
-export const refusalOf = (response: Response): string | undefined =>
-  partsOf(response).find(isRefusal)?.refusal
-
-/**
- * Where a text has something from: a file of a `file_search`, a page of a `web_search`, a file that a container
- * wrote. `unknown` for what this version does not know, whose `raw` is what came.
- */
-export type Citation = Citations.Citation
-
-/** Reads one annotation, such as that of the event `response.output_text.annotation.added`. */
-export const citationOf: (annotation: unknown) => Citation = Citations.read
-
-/** The citations of a response, each with the text that its indexes count in; in the model's order. */
-export const citationsOf = (
-  response: Response
-): ReadonlyArray<{ readonly text: string; readonly citation: Citation }> =>
-  partsOf(response)
-    .filter(isOutputText)
-    .flatMap(({ annotations, text }) =>
-      (annotations ?? []).map((annotation) => ({ text, citation: Citations.read(annotation) }))
-    )
-
-/** The functions that the model wants called, in its order. */
-export const functionCallsOf = ({ output }: Response): ReadonlyArray<FunctionCall> =>
-  output.filter(isFunctionCall)
-
-/** What the model tells of its reasoning, one text for each part. */
-export const reasoningSummaryOf = ({ output }: Response): ReadonlyArray<string> =>
-  output.filter(isReasoning).flatMap(({ summary }) => (summary ?? []).map(({ text }) => text))
-
-/** The tokens of a response, cached and reasoning ones told apart; `undefined` where the server did not tell. */
-export const usageOf = (response: Response): Usage.Usage | undefined => Usage.fromReply(response)
-
-/** Whether a response in the background is still on its way. */
-export const isPending = ({ status }: Response): boolean => status === "queued" || status === "in_progress"
+export {
+  type Citation,
+  citationOf,
+  citationsOf,
+  functionCallsOf,
+  isPending,
+  reasoningSummaryOf,
+  refusalOf,
+  textOf,
+  usageOf
+} from "./internal/responseReading.ts"
 
 // ---------------------------------------------------------------------------
 // Create

@@ -114,8 +114,8 @@ export interface Finished<out State, out Reply> {
   readonly reply: Reply
   /** Its text. */
   readonly text: string
-  /** The model answered, or `stopWhen` stopped it. */
-  readonly reason: "answered" | "stopped"
+  /** The model answered; its answer was cut off, such as at the limit of output tokens; `stopWhen` stopped the loop. */
+  readonly reason: "answered" | "cut" | "stopped"
   readonly steps: ReadonlyArray<Step<Reply>>
   /** What to go on with. */
   readonly conversation: State

@@ -7,6 +7,7 @@ import * as WaveFile from "../src/internal/waveFile.ts"
 import { faultTable } from "./support/FaultTable.ts"
 import * as RawServer from "./support/RawServer.ts"
 import * as Upstream from "./support/Upstream.ts"
+import * as Mp3 from "./support/Mp3.ts"
 import * as Wave from "./support/Wave.ts"
 
 const audio = Effect.map(OpenAi.OpenAi, (openai) => openai.audio)
@@ -312,6 +313,43 @@ describe("a long WAV file", () => {
       yield* journal.awaitEntry((entry) => entry.open)
       yield* Fiber.interrupt(fiber)
       yield* journal.awaitNoSockets
+    }).pipe(Effect.provide(simulated()))
+  )
+})
+
+describe("a long MP3 file", () => {
+  it.live("larger than the limit is sent in parts, each of them an MP3 file", () =>
+    Effect.gen(function* () {
+      const { journal } = yield* Simulator.Simulator
+      const { transcribe } = yield* audio
+      // 320 kbit/s: 1,045 bytes a frame.
+      const frames = 25_500
+      const file = new Blob([Mp3.make({ frames, bitRate: () => 14, byte: (at) => at % 251 })])
+      assert.isAbove(file.size, 26_214_400)
+      const request = { model: "whisper-1", filename: "meeting.mp3", file }
+      const whole = yield* transcribe({ ...request, response_format: "verbose_json" })
+      assert.lengthOf(yield* journal.entries, 2)
+      assert.approximately(whole.duration, frames * Mp3.secondsPerFrame(1), 0.02)
+      const segments = whole.segments ?? []
+      assert.isTrue(segments.every(({ start }, index) => start >= (segments[index - 1]?.end ?? 0)))
+      assert.strictEqual(segments.map(({ text }) => text.trim()).join(" "), whole.text)
+    }).pipe(Effect.provide(simulated()))
+  )
+
+  it.live("of a bounded length gives one text of all its parts", () =>
+    Effect.gen(function* () {
+      const { journal } = yield* Simulator.Simulator
+      const { speak, transcribe } = yield* audio
+      const file = yield* speak({
+        model: "gpt-4o-mini-tts",
+        voice: "alloy",
+        input: "The ferry leaves at nine. ".repeat(12),
+        response_format: "mp3"
+      })
+      yield* journal.clear
+      const request = { model: "gpt-transcribe", filename: "ferry.mp3", file, partSeconds: 6 }
+      assert.isNotEmpty((yield* transcribe(request)).text)
+      assert.isAbove((yield* journal.entries).length, 1)
     }).pipe(Effect.provide(simulated()))
   )
 })

@@ -144,6 +144,60 @@ describe("create", () => {
     }).pipe(Effect.provide(Upstream.simulated()))
   )
 
+  it.live.each(["system", "developer"] as const)(
+    "says all that the API takes, as it was told, with a %s message first",
+    (role) =>
+      Effect.gen(function* () {
+        const { chat } = yield* OpenAi.OpenAi
+        const { journal } = yield* Simulator.Simulator
+        const request: ChatCompletions.Request = {
+          model: "gpt-6-luna",
+          messages: [
+            { role, content: "Be brief." },
+            {
+              role: "user",
+              name: "ann",
+              content: [
+                { type: "text", text: "What is this?" },
+                {
+                  type: "image_url",
+                  image_url: { url: "data:image/png;base64,iVBORw0KGgo=", detail: "low" }
+                },
+                { type: "file", file: { filename: "a.txt", file_data: "data:text/plain;base64,YQ==" } }
+              ]
+            },
+            { role: "assistant", content: "A picture." },
+            { role: "user", content: "Of what?" }
+          ],
+          max_completion_tokens: 40,
+          temperature: 0.5,
+          top_p: 0.9,
+          frequency_penalty: 0.25,
+          presence_penalty: -0.25,
+          seed: 7,
+          logprobs: true,
+          top_logprobs: 2,
+          logit_bias: { "50256": -100 },
+          reasoning_effort: "low",
+          verbosity: "low",
+          service_tier: "flex",
+          store: true,
+          metadata: { team: "sky" },
+          stop: ["END"],
+          user: "ann"
+        }
+        assert.isNotEmpty(ChatCompletions.textOf(yield* chat.create(request)))
+        yield* Stream.runDrain(chat.stream(request))
+        assert.deepStrictEqual(
+          (yield* journal.entries).map(({ body }) => body),
+          [
+            { ...request, stream: false },
+            { ...request, stream: true, stream_options: { include_usage: true } }
+          ]
+        )
+      }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
   it.live("refusals, filtered and shortened replies are data", () =>
     Effect.gen(function* () {
       const openai = yield* OpenAi.OpenAi

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Stream } from "effect"
 import * as fc from "fast-check"
 import { LlmError, type Resilience, Timeouts, type Usage } from "@llm/core"
-import type { ChatCompletions } from "@llm/openai"
+import { ChatCompletions } from "@llm/openai"
 import * as ChatStream from "../src/internal/chatStream.ts"
 import * as FakeReply from "./support/FakeReply.ts"
 import * as Property from "./support/Property.ts"
@@ -622,23 +622,149 @@ describe("what else comes", () => {
     })
   )
 
-  it.effect("events of other kinds, and fields that nobody knows", () =>
+  it.effect("events of other kinds, as they came", () =>
     Effect.gen(function* () {
       const result = yield* read(
         event({ type: "ping" }) +
           "event: heartbeat\ndata: 1\n\n" +
           "event: empty\ndata:\n\n" +
-          chunk([{ index: 0, delta: { role: "assistant", mood: "good" }, finish_reason: null, heat: 1 }], {
-            obfuscation: "x7"
-          }) +
+          role() +
           text("a") +
-          chunk([], { moderation: { flagged: false } }) +
           event([1, 2]) +
           event("null") +
           finish() +
           done
       )
+      assert.deepStrictEqual(tagsOf(result), [
+        "Unknown",
+        "Unknown",
+        "Text",
+        "Unknown",
+        "Unknown",
+        "Finish",
+        "Completed"
+      ])
+      assert.deepStrictEqual(
+        result.events.flatMap((one) => (one._tag === "Unknown" ? [[one.name, one.raw]] : [])),
+        [
+          [undefined, { type: "ping" }],
+          ["heartbeat", 1],
+          [undefined, [1, 2]],
+          [undefined, null]
+        ]
+      )
+    })
+  )
+
+  it.effect("fields that nobody knows, which are on the reply", () =>
+    Effect.gen(function* () {
+      const result = yield* read(
+        chunk([{ index: 0, delta: { role: "assistant", content: "" }, finish_reason: null, heat: 1 }], {
+          obfuscation: "x7",
+          choice: null,
+          raw: "r"
+        }) +
+          text("a") +
+          chunk([], { moderation: { flagged: false } }) +
+          chunk([{ index: 0, delta: {}, finish_reason: "stop", heat: 2 }], { raw: "s" }) +
+          done
+      )
       assert.deepStrictEqual(tagsOf(result), ["Text", "Finish", "Completed"])
+      const reply: object = replyOf(result)
+      assert.deepInclude(reply, { moderation: { flagged: false }, raw: "s" })
+      assert.notProperty(reply, "obfuscation")
+      assert.notProperty(reply, "choice")
+      const choice: object = replyOf(result).choices[0]
+      assert.deepInclude(choice, { heat: 2 })
+    })
+  )
+
+  it.effect("pieces of a message that nobody knows: told as they come, and put together", () =>
+    Effect.gen(function* () {
+      const thought = delta({ reasoning_content: "The sky " })
+      const result = yield* read(
+        role() +
+          thought +
+          delta({ reasoning_content: "is blue.", annotations: [{ type: "url_citation", at: 1 }] }) +
+          delta({ content: "Blue.", audio: { id: "audio_1", transcript: "Bl", data: "QQ" } }) +
+          delta({
+            annotations: [{ type: "url_citation", at: 2 }],
+            audio: { id: "audio_1", transcript: "ue." }
+          }) +
+          delta({ audio: { expires_at: 7 }, tone: null }) +
+          finish() +
+          done
+      )
+      assert.deepStrictEqual(tagsOf(result), [
+        "Unknown",
+        "Unknown",
+        "Text",
+        "Unknown",
+        "Unknown",
+        "Unknown",
+        "Finish",
+        "Completed"
+      ])
+      const [first] = result.events
+      assert.deepStrictEqual(
+        first?._tag === "Unknown" ? first.raw : undefined,
+        JSON.parse(thought.slice("data: ".length))
+      )
+      assert.deepStrictEqual<object>(replyOf(result).choices[0].message, {
+        reasoning_content: "The sky is blue.",
+        annotations: [
+          { type: "url_citation", at: 1 },
+          { type: "url_citation", at: 2 }
+        ],
+        audio: { id: "audio_1", transcript: "Blue.", data: "QQ", expires_at: 7 },
+        role: "assistant",
+        content: "Blue.",
+        refusal: null
+      })
+    })
+  )
+
+  it.effect("names of such pieces that are special to JavaScript", () =>
+    Effect.gen(function* () {
+      const result = yield* read(
+        role() +
+          chunk([]).replace('"choices":[]', '"choices":[{"index":0,"delta":{"__proto__":{"content":"x"}}}]') +
+          text("a") +
+          finish() +
+          done
+      )
+      const { message } = replyOf(result).choices[0]
+      assert.strictEqual(message.content, "a")
+      assert.strictEqual(Object.getPrototypeOf(message), Object.prototype)
+      assert.deepStrictEqual(Object.getOwnPropertyDescriptor(message, "__proto__")?.value, { content: "x" })
+    })
+  )
+
+  it.effect("log probabilities, with each piece and for the whole", () =>
+    Effect.gen(function* () {
+      const likely = (token: string, logprob: number) => ({ token, logprob, bytes: null, top_logprobs: [] })
+      const probable = (content: string, logprob: number) =>
+        chunk([
+          {
+            index: 0,
+            delta: { content },
+            logprobs: { content: [likely(content, logprob)], refusal: null },
+            finish_reason: null
+          }
+        ])
+      const result = yield* read(role() + probable("Hel", -0.25) + probable("lo", -0.5) + finish() + done)
+      assert.deepStrictEqual(tagsOf(result), ["Text", "Unknown", "Text", "Unknown", "Finish", "Completed"])
+      const reply = replyOf(result)
+      const all = [likely("Hel", -0.25), likely("lo", -0.5)]
+      assert.deepStrictEqual<unknown>(ChatCompletions.logprobsOf(reply), all)
+      assert.deepStrictEqual(reply.choices[0].logprobs, { content: all })
+    })
+  )
+
+  it.effect("odd log probabilities, which are no reason to fail", () =>
+    Effect.gen(function* () {
+      const odd = chunk([{ index: 0, delta: { content: "a" }, logprobs: "high", finish_reason: null }])
+      assert.isUndefined(ChatCompletions.logprobsOf(replyOf(yield* read(role() + odd + finish() + done))))
     })
   )
 

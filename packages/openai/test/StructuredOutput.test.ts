@@ -1,7 +1,7 @@
 import { assert, describe, expectTypeOf, it } from "@effect/vitest"
 import { Effect, Schema, type Scope, Stream } from "effect"
 import { LlmError } from "@llm/core"
-import { OpenAi, type Responses, StructuredOutput } from "@llm/openai"
+import { OpenAi, type Responses, StrictSchema, StructuredOutput } from "@llm/openai"
 import { type Script, Simulator } from "@llm/simulator"
 import type * as RawServer from "./support/RawServer.ts"
 import * as ScriptedChat from "./support/ScriptedChat.ts"
@@ -61,6 +61,33 @@ describe("generate", () => {
       assert.include(JSON.stringify(format), `"required":["title","steps","note"]`)
       assert.include(JSON.stringify(format), `"strict":true`)
     }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
+  it.live("asks by a JSON Schema too, and gives the value as that describes it", () =>
+    Effect.gen(function* () {
+      const { codec, jsonSchema } = yield* Effect.fromResult(
+        StrictSchema.fromJsonSchema({
+          type: "object",
+          properties: { city: { type: "string" }, days: { type: "integer", minimum: 1 } },
+          required: ["city"]
+        })
+      )
+      const server = yield* ScriptedChat.make([
+        { text: `{"city":"Bern","days":null}` },
+        { text: `{"city":"Bern","days":0}` }
+      ])
+      yield* Effect.gen(function* () {
+        const request = question()
+        const { value } = yield* StructuredOutput.generate({ schema: codec, request })
+        assert.deepStrictEqual(value, { city: "Bern" })
+        const error = yield* Effect.flip(StructuredOutput.generate({ schema: codec, request }))
+        assert.instanceOf(error, LlmError.OutputInvalid)
+        assert.include(error.detail, "days")
+      }).pipe(Effect.provide(Upstream.at(server.url)))
+      yield* StructuredOutput.generate({ schema: codec, request: question() })
+      const [entry] = yield* (yield* Simulator.Simulator).journal.entries
+      assert.include(JSON.stringify(entry?.body), `"schema":${JSON.stringify(jsonSchema)}`)
+    }).pipe(Effect.scoped, Effect.provide(Upstream.simulated()))
   )
 
   it.live("a refusal is Refused, with the model's words", () =>

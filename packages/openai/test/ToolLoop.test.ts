@@ -185,6 +185,17 @@ describe("over Responses", () => {
     }).pipe(Effect.provide(Upstream.simulated()))
   )
 
+  it.live("tells an answer that is cut short", () =>
+    Effect.gen(function* () {
+      const asked = { model: "gpt-6-luna", input: "Why is the sky blue?", max_output_tokens: 16 }
+      const { reason, reply } = yield* ToolLoop.runResponses({
+        request: { ...asked, model: "gpt-6-luna+fault=length" },
+        tools: yield* both
+      })
+      assert.deepStrictEqual([reason, reply.status], ["cut", "incomplete"])
+    }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
   it.live("adds the functions to the tools that the API runs itself", () =>
     Effect.gen(function* () {
       const { journal } = yield* Simulator.Simulator
@@ -227,6 +238,20 @@ describe.each(ways)("a loop, %s,", (_, serve, run) => {
           ),
           ["ToolInputInvalid", "ToolNotFound", "Succeeded"]
         )
+      })
+    ).pipe(Effect.scoped)
+  )
+
+  it.live.each([
+    ["stop", "answered"],
+    ["length", "cut"],
+    ["paused_for_tea", "answered"]
+  ] as const)("an answer that ends with %s is %s", ([finish, reason]) =>
+    against(
+      serve([{ calls: [one] }, { text: "It is 21 deg", finish }]),
+      Effect.gen(function* () {
+        const result = yield* run({ request, tools: yield* both })
+        assert.deepStrictEqual([result.reason, result.text], [reason, "It is 21 deg"])
       })
     ).pipe(Effect.scoped)
   )

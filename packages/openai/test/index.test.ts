@@ -22,7 +22,7 @@ describe("the public surface", () => {
           "usageOf"
         ],
         Batches: ["Batch", "Problem", "make"],
-        ChatCompletions: ["ChatCompletion", "create", "stream", "textOf", "usageOf"],
+        ChatCompletions: ["ChatCompletion", "create", "logprobsOf", "stream", "textOf", "usageOf"],
         Conversations: ["Conversation", "Deleted", "Item", "make"],
         CreationJournal: ["CreationJournal", "Entry", "JournalFailed", "layerMemory", "none"],
         Dialect: [
@@ -41,6 +41,7 @@ describe("the public surface", () => {
           "vllm"
         ],
         EmbeddingBatcher: ["EmbeddingBatcher", "layer", "layerNone", "layerSemanticCache"],
+        EmbeddingRelay: ["make"],
         Embeddings: ["create"],
         Files: [
           "Deleted",
@@ -119,6 +120,7 @@ describe("the public surface", () => {
         StructuredOutput: ["generate", "stream"],
         ToolLoop: ["ToolLoopExceeded", "run", "runResponses", "stream", "streamResponses", "whenCalled"],
         Tools: ["chatFields", "define", "defineJson", "make", "raise", "responsesFields", "tellModel"],
+        Transport: ["Transport", "TransportFailure"],
         Uploads: ["Part", "Upload", "addPart", "cancel", "complete", "create", "file", "make"],
         VectorStoreBuilder: ["make"],
         VectorStores: [

@@ -25,6 +25,8 @@ export interface Running {
   readonly child: ChildProcessWithoutNullStreams
   /** Resolves once the text stands on stdout; a defect when the program ends without it. */
   readonly shows: (text: string) => Effect.Effect<void>
+  /** The same of stderr, where the log is, and of so many times; once unless told. */
+  readonly logs: (text: string, times?: number) => Effect.Effect<void>
   readonly ended: Effect.Effect<Ended>
 }
 
@@ -56,21 +58,22 @@ export const start = (args: ReadonlyArray<string>, environment: Readonly<Record<
           resolve({ code, signal, ...output })
         })
       })
+      const says = (name: keyof typeof output, text: string, times: number) =>
+        Effect.callback<void>((resume) => {
+          const look = () => {
+            const found = output[name].split(text).length > times
+            if (!found && !over) return
+            listeners.delete(look)
+            resume(found ? Effect.void : Effect.die(new Error(`ended without "${text}": ${output.stderr}`)))
+          }
+          listeners.add(look)
+          look()
+        })
       return {
         child,
         ended: Effect.promise(() => closed),
-        shows: (text) =>
-          Effect.callback((resume) => {
-            const look = () => {
-              const found = output.stdout.includes(text)
-              if (!found && !over) return
-              listeners.delete(look)
-              resume(found ? Effect.void : Effect.die(new Error(`ended without "${text}": ${output.stderr}`)))
-            }
-            listeners.add(look)
-            look()
-            return Effect.sync(() => listeners.delete(look))
-          })
+        shows: (text) => says("stdout", text, 1),
+        logs: (text, times = 1) => says("stderr", text, times)
       }
     }),
     ({ child }) => Effect.sync(() => child.kill("SIGKILL"))

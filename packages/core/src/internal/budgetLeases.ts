@@ -3,6 +3,7 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import type * as Budget from "../Budget.ts"
 import type * as Call from "../Call.ts"
@@ -29,7 +30,10 @@ export interface Refusal {
   readonly hold: Hold
   /** Spent and reserved. */
   readonly taken: bigint
+  readonly unavailable?: boolean | undefined
   readonly detail?: string
+  /** Of a rolling window, when enough will have left it; absent where that is not known. */
+  readonly freeAt?: number | undefined
 }
 
 /** Where accounts are kept. All holds of one request are granted, or none is. */
@@ -63,8 +67,13 @@ const isSilent = (operation: string): boolean =>
 const inUnit = (unit: Budget.Unit, amount: bigint): number =>
   unit === "pico-dollars" ? Cost.toDollars(amount) : Number(amount)
 
-const exceeded = (call: Call.Call, attempts: number, { detail, hold, taken }: Refusal) => {
-  const { endsAt, meter } = hold.account
+const exceeded = (
+  call: Call.Call,
+  attempts: number,
+  { detail, freeAt, hold, taken, unavailable }: Refusal
+) => {
+  const { endsAt, meter, rolling } = hold.account
+  const resetsAt = rolling === undefined ? endsAt : freeAt
   return new LlmError.BudgetExceeded({
     provider: call.provider,
     deployment: call.deployment,
@@ -74,10 +83,23 @@ const exceeded = (call: Call.Call, attempts: number, { detail, hold, taken }: Re
     budget: meter.budget,
     spent: inUnit(meter.unit, taken),
     asked: inUnit(meter.unit, hold.amount),
-    ...(Number.isFinite(endsAt) ? { resetsAt: endsAt } : {}),
-    ...(detail === undefined ? {} : { detail })
+    ...(resetsAt !== undefined && Number.isFinite(resetsAt) ? { resetsAt } : {}),
+    ...(detail === undefined ? {} : { detail }),
+    ...(unavailable === true ? { unavailable } : {})
   })
 }
+
+const refusals = /* @__PURE__ */ Metric.counter("llm.budget.refusals", {
+  description: "Attempts that a budget did not cover",
+  attributes: { unit: "{refusal}" },
+  incremental: true
+})
+
+const refuse = (call: Call.Call, attempts: number, refusal: Refusal) =>
+  Effect.andThen(
+    Metric.update(Metric.withAttributes(refusals, { "llm.budget": refusal.hold.account.meter.budget }), 1),
+    Effect.fail(exceeded(call, attempts, refusal))
+  )
 
 const free: Budget.Lease = { progress: () => undefined, settle: () => Effect.void }
 
@@ -238,13 +260,13 @@ export const make = (store: Store, options: Options, leaseId: () => string): Bud
           if (Result.isSuccess(found)) price = found.success
           else if (options.unpriced === "refuse") {
             const hold = { account: billed, amount: 0n }
-            return Effect.fail(exceeded(call, attempts, { hold, taken: 0n, detail: found.failure.message }))
+            return refuse(call, attempts, { hold, taken: 0n, detail: found.failure.message })
           }
         }
         const id = leaseId()
         const lease = new RunningLease(id, call, attempts, counted, price, store, options, now)
         return Effect.flatMap(store.reserve(id, lease.holds), (refusal) =>
-          refusal === undefined ? Effect.succeed(lease) : Effect.fail(exceeded(call, attempts, refusal))
+          refusal === undefined ? Effect.succeed(lease) : refuse(call, attempts, refusal)
         )
       })
   }

@@ -7,6 +7,7 @@ import type * as Budget from "../Budget.ts"
 import type * as Call from "../Call.ts"
 import * as InvalidSetting from "../InvalidSetting.ts"
 import * as Decimals from "./decimal.ts"
+import * as RollingSpend from "./rollingSpend.ts"
 
 /** Pico-dollars or tokens, as all amounts here. */
 interface Limit {
@@ -14,13 +15,16 @@ interface Limit {
   readonly warnAt: bigint
 }
 
+/** By the calendar, or any so many milliseconds. */
+type Window = Extract<Budget.Window, string> | { readonly rolling: number }
+
 /** What is counted, of which calls, and how much there may be in each window. */
 export interface Meter {
   readonly budget: string
   readonly unit: Budget.Unit
   /** For calls with these values, in the order of `per`. */
   readonly limitOf: (values: ReadonlyArray<string>) => Limit | undefined
-  readonly window: Budget.Window
+  readonly window: Window
   readonly per: ReadonlyArray<Budget.Dimension>
   readonly covers: (call: Call.Call) => boolean
 }
@@ -33,12 +37,17 @@ export interface Account extends Limit {
   readonly values: ReadonlyArray<string>
   /** Milliseconds since the epoch. */
   readonly startsAt: number
-  /** `Infinity` for a total. */
+  /** `Infinity` for a total, and for a rolling window: its account is always the same. */
   readonly endsAt: number
+  /** The length of a rolling window, in milliseconds. */
+  readonly rolling: number | undefined
 }
 
 const dimensions = ["tenant", "keyId", "provider", "deployment", "operation", "model"] as const
 const windows = ["minute", "hour", "day", "month", "total"] as const
+
+const second = 1000
+const year = 366 * 86_400_000
 
 const isText = (value: unknown): boolean => typeof value === "string" && value !== ""
 
@@ -74,7 +83,12 @@ const rules: Readonly<Record<keyof Budget.Limit, InvalidSetting.Rule>> = {
     allowed: wholeTokens.allowed,
     accepts: (value) => typeof value === "function" || wholeTokens.accepts(value)
   },
-  window: InvalidSetting.oneOf(...windows),
+  window: {
+    allowed: `${windows.join(" or ")}, or { rolling: "24 hours" }`,
+    accepts: (value) =>
+      windows.some((window) => window === value) ||
+      (typeof value === "object" && value !== null && Object.keys(value).join() === "rolling")
+  },
   match: { allowed: `names or lists of names for ${dimensions.join(", ")}`, accepts: isMatch },
   per: {
     allowed: `a list of ${dimensions.join(", ")}`,
@@ -117,6 +131,13 @@ const check = Effect.fnUntraced(function* (owner: string, limit: Budget.Limit, i
   }
 })
 
+const windowOf = (owner: string, setting: string, window: Budget.Window) =>
+  typeof window === "string"
+    ? Effect.succeed(window)
+    : Effect.map(InvalidSetting.millis(owner, setting, window.rolling, second, year), (length) => ({
+        rolling: Math.ceil(length)
+      }))
+
 /** One limit for all, worked out once, or one for each. */
 const limits = <A extends string | number>(
   amount: Budget.Amount<A>,
@@ -142,7 +163,8 @@ export const fromSettings = Effect.fnUntraced(function* (
   const names = new Set<string>()
   for (const [index, limit] of budgets.entries()) {
     yield* check(owner, limit, index)
-    const { name, per = [], warnAt = 0.8, window } = limit
+    const { name, per = [], warnAt = 0.8 } = limit
+    const window = yield* windowOf(owner, `budgets[${index}].window.rolling`, limit.window)
     if (names.has(name)) {
       return yield* new InvalidSetting.InvalidSetting({
         owner,
@@ -185,8 +207,9 @@ interface Span {
 
 const lengths = { minute: 60_000, hour: 3_600_000, day: 86_400_000 } as const
 
-const spanOf = (window: Budget.Window, at: number): Span => {
-  if (window === "total") return { startsAt: 0, endsAt: Number.POSITIVE_INFINITY }
+const spanOf = (window: Window, at: number): Span => {
+  if (window === "total" || typeof window === "object")
+    return { startsAt: 0, endsAt: Number.POSITIVE_INFINITY }
   if (window === "month") {
     const start = DateTime.startOf(DateTime.makeUnsafe(at), "month")
     return {
@@ -199,6 +222,16 @@ const spanOf = (window: Budget.Window, at: number): Span => {
   return { startsAt, endsAt: startsAt + length }
 }
 
+/** What tells the windows of a meter apart, in the keys of its accounts. */
+const windowName = ({ window }: Meter, startsAt: number): number | string =>
+  typeof window === "object" ? `rolling ${window.rolling}` : startsAt
+
+/** The window of an account at a time: a rolling one goes on to where what is spent then leaves it. */
+export const windowAt = ({ endsAt, rolling, startsAt }: Account, at: number): Span =>
+  rolling === undefined
+    ? { startsAt, endsAt }
+    : { startsAt: at - rolling, endsAt: RollingSpend.leavesAt(rolling, at) }
+
 const readKey = (key: string): ReadonlyArray<unknown> => {
   const parsed: unknown = JSON.parse(key)
   return Array.isArray(parsed) ? parsed : []
@@ -208,8 +241,8 @@ const mostRecent = 1000
 
 /** Finds accounts; windows are worked out once. */
 export const makeAccounts = (meters: ReadonlyArray<Meter>) => {
-  const spans = new Map<Budget.Window, Span>()
-  const spanAt = (window: Budget.Window, at: number): Span => {
+  const spans = new Map<Window, Span>()
+  const spanAt = (window: Window, at: number): Span => {
     const known = spans.get(window)
     if (known !== undefined && at >= known.startsAt && at < known.endsAt) return known
     const span = spanOf(window, at)
@@ -220,6 +253,7 @@ export const makeAccounts = (meters: ReadonlyArray<Meter>) => {
     const own = meter.limitOf(values)
     if (own === undefined) return undefined
     const span = spanAt(meter.window, at)
+    const rolling = typeof meter.window === "object" ? meter.window.rolling : undefined
     return {
       limit: own.limit,
       warnAt: own.warnAt,
@@ -227,7 +261,8 @@ export const makeAccounts = (meters: ReadonlyArray<Meter>) => {
       values,
       startsAt: span.startsAt,
       endsAt: span.endsAt,
-      key: JSON.stringify([meter.budget, meter.unit, span.startsAt, ...values])
+      rolling,
+      key: JSON.stringify([meter.budget, meter.unit, windowName(meter, span.startsAt), ...values])
     }
   }
 
@@ -267,10 +302,12 @@ export const makeAccounts = (meters: ReadonlyArray<Meter>) => {
     },
     /** The one that a key names, if it is of these meters. */
     byKey: (key: string): Account | undefined => {
-      const [budget, unit, startsAt, ...values] = readKey(key)
+      const [budget, unit, window, ...values] = readKey(key)
       const meter = meters.find((one) => one.budget === budget && one.unit === unit)
-      if (meter === undefined || typeof startsAt !== "number" || values.length !== meter.per.length)
-        return undefined
+      if (meter === undefined || values.length !== meter.per.length) return undefined
+      const startsAt = typeof window === "number" ? window : 0
+      // A budget of that name may have had another window.
+      if (windowName(meter, startsAt) !== window) return undefined
       return make(meter, values.map(String), startsAt)
     },
     /** Those that are there whether or not somebody called. */

@@ -11,7 +11,7 @@ export const asOf = "2026-11-21"
 export const source = "npm:@pydantic/genai-prices@0.1.8"
 
 /** Names the data by its content. */
-export const snapshot = "2026-11-21-396811b02d07d04c"
+export const snapshot = "2026-11-21-29fbcd93367bfa7c"
 
 export const providers: Readonly<Record<string, ProviderPrices>> = {
   "openai": {
@@ -110,6 +110,9 @@ export const providers: Readonly<Record<string, ProviderPrices>> = {
       {"models":["whisper-1"],"rates":{"audioHour":360000000000}},
       {"models":["gpt-6.1-sol"],"from":"2026-10-01","source":"https://docs.litellm.ai/blog/gpt-6-1-terra","rates":{"input":2000000,"cachedInput":100000,"output":10000000},"long":{"above":272000,"rates":{"input":4000000,"cachedInput":200000,"output":15000000}}},
       {"models":["gpt-6.1-terra"],"from":"2026-10-26","source":"https://docs.litellm.ai/blog/gpt-6-1-terra","rates":{"input":1000000,"cachedInput":50000,"cacheWrite":1250000,"output":5000000},"long":{"above":272000,"rates":{"input":2000000,"cachedInput":100000,"cacheWrite":2500000,"output":7500000}}},
+      {"models":["gpt-realtime","gpt-realtime-2025-08-28","gpt-realtime-1.5"],"source":"https://developers.openai.com/api/docs/models/gpt-realtime","rates":{"input":5000000,"cachedInput":500000,"output":16000000,"audioInput":32000000,"audioOutput":64000000}},
+      {"models":["gpt-realtime-2","gpt-realtime-2.1"],"source":"https://developers.openai.com/api/docs/models/gpt-realtime-2.1","rates":{"input":5000000,"cachedInput":500000,"output":24000000,"audioInput":32000000,"audioOutput":64000000}},
+      {"models":["gpt-realtime-mini","gpt-realtime-2.1-mini","gpt-realtime-mini-2025-12-15","gpt-realtime-mini-2025-10-06"],"source":"https://developers.openai.com/api/docs/models/gpt-realtime-2.1-mini","rates":{"input":800000,"cachedInput":300000,"output":2400000,"audioInput":10000000,"audioOutput":20000000}},
       {"models":["omni-moderation-*","text-moderation-*"],"source":"https://platform.openai.com/docs/guides/moderation","rates":{"input":0,"output":0}}
     ]
   },

@@ -28,6 +28,12 @@ const before = (left: Place, right: Place): boolean =>
 /** A binary heap whose places know where they stand, so that one can leave from the middle. */
 export class WaitingLine<A extends Place> {
   private readonly heap: Array<A> = []
+  private readonly tell: (change: 1 | -1) => void
+
+  /** @param tell of each place that is taken or left */
+  constructor(tell: (change: 1 | -1) => void) {
+    this.tell = tell
+  }
 
   get size(): number {
     return this.heap.length
@@ -45,6 +51,7 @@ export class WaitingLine<A extends Place> {
   add(place: A): void {
     this.heap.push(place)
     this.rise(place, this.heap.length - 1)
+    this.tell(1)
   }
 
   /** Takes a place out, wherever it stands; `false` where it had left. */
@@ -57,6 +64,7 @@ export class WaitingLine<A extends Place> {
       this.rise(last, index)
       this.sink(last, last.index)
     }
+    this.tell(-1)
     return true
   }
 

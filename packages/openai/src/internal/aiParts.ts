@@ -58,6 +58,7 @@ export class Writer {
       case "Refusal":
       case "Finish":
       case "Usage":
+      case "Unknown":
         return Effect.succeed([])
     }
   }

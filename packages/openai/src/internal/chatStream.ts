@@ -41,7 +41,8 @@ export const ChatChunk = Schema.Struct({
     Schema.Struct({
       index: Schema.Finite,
       delta: Schema.optional(Schema.NullOr(Delta)),
-      finish_reason: Text
+      finish_reason: Text,
+      logprobs: Schema.optional(Schema.Unknown)
     })
   ),
   usage: Schema.optional(Schema.Unknown)
@@ -49,6 +50,15 @@ export const ChatChunk = Schema.Struct({
 export type ChatChunk = typeof ChatChunk.Type
 
 const isChatChunk = Schema.is(ChatChunk)
+
+/** An event that is no chunk, and no error. */
+interface OtherEvent {
+  /** Of its `event` line, where it has one. */
+  readonly name: string | undefined
+  readonly raw: unknown
+}
+
+export type Event = ChatChunk | OtherEvent
 
 export const present = (text: string | null | undefined): text is string =>
   text !== null && text !== undefined && text !== ""
@@ -72,10 +82,10 @@ export const isBeyondText = (chunk: ChatChunk): boolean =>
   chunk.choices.some(({ delta, index }) => index !== 0 || hasMore(delta))
 
 /** What one read gave. */
-export type Step = EventStream.Step<ChatChunk>
+export type Step = EventStream.Step<Event>
 
 /** A stream that has begun to answer. */
-export interface Opened extends EventStream.Opened<ChatChunk> {
+export interface Opened extends EventStream.Opened<Event> {
   /** What has been read so far, for a rescue; complete only where it was asked for. */
   readonly said: Said
 }
@@ -107,7 +117,7 @@ const goesOn = ({ data, event }: SseEvent): boolean =>
   !data.includes('"error"') &&
   (!data.includes('"usage"') || data.includes('"usage":null'))
 
-class Reader extends EventStream.EventReader<ChatChunk> implements Said {
+class Reader extends EventStream.EventReader<Event> implements Said {
   private readonly finished = new Set<number>()
   /** A choice came, be it an empty one. */
   private answered = false
@@ -125,7 +135,7 @@ class Reader extends EventStream.EventReader<ChatChunk> implements Said {
     this.kept = kept
   }
 
-  protected override event(event: SseEvent): ChatChunk | undefined {
+  protected override event(event: SseEvent): Event | undefined {
     if (event.data === "[DONE]") {
       if (!this.answered) {
         this.failed = this.malformed("a stream without a choice")
@@ -147,11 +157,12 @@ class Reader extends EventStream.EventReader<ChatChunk> implements Said {
       this.refused(json)
       return undefined
     }
-    // Events of other kinds may come between the chunks; they are relayed and otherwise left alone.
+    // Events of other kinds may come between the chunks.
     if (!isChatChunk(json)) {
-      if (typeof json === "object" && json !== null && "choices" in json) {
-        this.failed = this.malformed("an event that is not a chat completion chunk")
+      if (typeof json !== "object" || json === null || !("choices" in json)) {
+        return { name: event.event === "" ? undefined : event.event, raw: json }
       }
+      this.failed = this.malformed("an event that is not a chat completion chunk")
       return undefined
     }
     this.events++
@@ -192,7 +203,7 @@ export const open = (
   kept = false
 ): Effect.Effect<Opened, LlmError.ExchangeError> =>
   Effect.map(
-    EventStream.open<ChatChunk, Reader>(
+    EventStream.open<Event, Reader>(
       attempt,
       reply,
       (clock) => new Reader(attempt, reply, clock, choices, kept),

@@ -9,7 +9,7 @@ import * as Stream from "effect/Stream"
 /**
  * The bytes of a file.
  *
- * A `Blob` may stand for a file on disk (`openAsBlob` of `node:fs`): it is read while it is sent.
+ * A `Blob` may stand for a file on disk (`LocalFile.open`): it is read while it is sent.
  */
 export type Content = Uint8Array | Blob | Streamed
 

@@ -1,6 +1,7 @@
 /**
  * What may be embedded, and how much of it goes into one request.
  */
+import type * as LlmError from "@llm/core/LlmError"
 
 /** A text, or its tokens. */
 export type Item = string | ReadonlyArray<number>
@@ -82,4 +83,20 @@ export const halves = ({ items, offset }: Piece): ReadonlyArray<Piece> => {
     }
   }
   return [half(0, middle), half(middle, items.length)]
+}
+
+/** Is it for what was to be embedded that a request was refused, and not for how it was asked? */
+export const isOfItems = (error: LlmError.CallError): boolean => {
+  switch (error._tag) {
+    case "ContextLengthExceeded":
+    case "ContentFiltered":
+    case "RequestTooLarge":
+      return true
+    case "InvalidRequest":
+      return error.param === undefined
+        ? !/\b(?:dimensions|encoding_format)\b/u.test(error.detail ?? "")
+        : /\binput\b/u.test(error.param)
+    default:
+      return false
+  }
 }

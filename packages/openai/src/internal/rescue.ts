@@ -174,6 +174,8 @@ export const open = Effect.fnUntraced(function* (options: Options) {
     Effect.suspend(() => {
       const chunks: Array<ChatChunk> = []
       for (const chunk of step?.chunks ?? []) {
+        // It belongs to the call that it came from, not to what its reader takes for one answer.
+        if (!("choices" in chunk)) continue
         const given = found.splice.accept(chunk)
         if (given === "inexact") return Effect.fail(new Inexact())
         chunks.push(...given)

@@ -157,7 +157,7 @@ export const run = Effect.fnUntraced(function* <State, Reply, E, R, TE, TR>(opti
       steps.push(last)
       conversation = model.told(conversation, turn, [])
       yield* tell({ _tag: "StepFinished", step: last })
-      return yield* finish(last, "answered")
+      return yield* finish(last, turn.ending === "length" ? "cut" : "answered")
     }
     // What nobody will read must not have side effects either, so bounds come before the tools.
     const reached: ReadonlyArray<readonly [ToolLoopExceeded["limit"], number, number | undefined]> = [

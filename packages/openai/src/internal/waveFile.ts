@@ -6,6 +6,7 @@
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { type Content, read as readContent, sizeOf, slice, SourceFailed, type Streamed } from "./content.ts"
+import type * as SoundFile from "./soundFile.ts"
 
 /** A WAV file, and where in it the sound is. */
 export interface WaveFile {
@@ -22,19 +23,9 @@ export interface WaveFile {
   readonly dataEnd: number
 }
 
-/** One part of a file, itself a file. */
-export interface Part {
+/** One part; its head is made anew. */
+export interface Part extends SoundFile.Part {
   readonly content: Streamed
-  /** Where in the whole it begins, in seconds. */
-  readonly start: number
-  /** Its length in seconds. */
-  readonly seconds: number
-}
-
-/** What the parts must keep to. */
-export interface Limits {
-  readonly maxBytes: number
-  readonly maxSeconds: number
 }
 
 /** Of chunks before the sound; more than any recorder writes. */
@@ -114,7 +105,7 @@ export const secondsOf = ({ bytesPerSecond, dataEnd, dataStart }: WaveFile): num
 /** Cuts a file into parts within the limits; together they are the whole, without a gap or an overlap. */
 export const split = Effect.fnUntraced(function* (
   file: WaveFile,
-  { maxBytes, maxSeconds }: Limits
+  { maxBytes, maxSeconds }: SoundFile.Limits
 ): Effect.fn.Return<ReadonlyArray<Part>, SourceFailed> {
   const { blockSize, bytesPerSecond, dataEnd, dataStart } = file
   const room = Math.min(maxBytes - headOf(file, 0).length, maxSeconds * bytesPerSecond)

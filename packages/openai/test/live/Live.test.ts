@@ -9,7 +9,16 @@ import { EmbeddingModel, LanguageModel, Tool, Toolkit } from "effect/ai"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { type LlmError, Resilience, Settings } from "@llm/core"
-import { ChatCompletions, OpenAi, Providers } from "@llm/openai"
+import {
+  ChatCompletions,
+  Models,
+  OpenAi,
+  Providers,
+  Responses,
+  StructuredOutput,
+  ToolLoop,
+  Tools
+} from "@llm/openai"
 import * as EffectAi from "@llm/openai/EffectAi"
 import { environment } from "./environment.ts"
 
@@ -24,6 +33,7 @@ const Live = Layer.mergeAll(
   Providers.layer({ model })
 ).pipe(
   Layer.provideMerge(OpenAi.layerConfig),
+  Layer.provideMerge(Models.layerDefaultsConfig),
   Layer.provide(Resilience.layerDefault),
   Layer.provide(Environment)
 )
@@ -60,7 +70,7 @@ const outcomeOf = <A>(call: Effect.Effect<A, LlmError.CallError>): Effect.Effect
   Effect.match(call, { onFailure: ({ _tag }) => _tag, onSuccess: () => "a reply" })
 
 describe("live", () => {
-  layer(Live, { excludeTestServices: true, timeout: "30 seconds" })((it) => {
+  layer(Live, { excludeTestServices: true, timeout: "120 seconds" })((it) => {
     it.effect("models.list has the model", () =>
       Effect.gen(function* () {
         const { models } = yield* OpenAi.OpenAi
@@ -115,6 +125,137 @@ describe("live", () => {
         const { chat } = yield* OpenAi.OpenAi
         const first = yield* chat.stream({ model, messages }).pipe(Stream.take(1), Stream.runCollect)
         assert.lengthOf(first, 1)
+      })
+    )
+
+    it.effect("responses.create and responses.stream say the same of themselves", () =>
+      Effect.gen(function* () {
+        const { responses } = yield* OpenAi.OpenAi
+        const request = { model, input: "Answer with the word: pong", max_output_tokens: 400 }
+        const reply = yield* Effect.acquireRelease(responses.create(request), ({ id }) =>
+          Effect.ignore(responses.delete(id))
+        )
+        assert.isAbove(Responses.textOf(reply).length, 0)
+        expect(Responses.usageOf(reply)?.exact === true, "the usage of responses.create does not add up")
+        const events = yield* Stream.runCollect(responses.stream({ ...request, store: false }))
+        const last = events.at(-1)
+        assert.strictEqual(last?.type, "response.completed")
+        const text = events.map((event) => (event.type === "response.output_text.delta" ? event.delta : ""))
+        assert.strictEqual(
+          last?.type === "response.completed" ? Responses.textOf(last.response) : "",
+          text.join("")
+        )
+        for (const event of events) {
+          expect(
+            event.type !== "unknown",
+            `responses.stream has an event ${"name" in event ? event.name : ""}`
+          )
+        }
+      })
+    )
+
+    it.effect("structured output decodes, over both APIs", () =>
+      Effect.gen(function* () {
+        const schema = Schema.Struct({
+          city: Schema.String,
+          sights: Schema.Array(Schema.Struct({ name: Schema.String, year: Schema.optional(Schema.Int) }))
+        })
+        const content = "Bern and two of its sights."
+        const { plan } = yield* Models.DefaultModels
+        const chat = yield* StructuredOutput.generate({
+          schema,
+          request: { model: plan, messages: [{ role: "user", content }] }
+        })
+        const response = yield* StructuredOutput.generate({
+          schema,
+          via: "responses",
+          request: { model: plan, input: content, store: false }
+        })
+        for (const { value } of [chat, response]) {
+          expect(value.city.startsWith("Bern"), `the city of Bern is ${value.city}`)
+        }
+      })
+    )
+
+    it.effect("a loop of tools ends in an answer", () =>
+      Effect.gen(function* () {
+        const tools = yield* Tools.make([
+          Tools.define({
+            name: "get_weather",
+            description: "The weather in a city",
+            parameters: Schema.Struct({ city: Schema.String }),
+            handler: ({ city }) => Effect.succeed({ city, celsius: 4 })
+          })
+        ])
+        const { steps, text } = yield* ToolLoop.run({
+          request: { model, messages: [{ role: "user", content: "The weather in Bern, by get_weather?" }] },
+          tools,
+          toolChoice: { tool: "get_weather" },
+          maxSteps: 3
+        })
+        assert.strictEqual(steps[0]?.answers[0]?.outcome._tag, "Succeeded")
+        expect(text.includes("4"), `"4 degrees" was expected, came: ${text}`)
+      })
+    )
+
+    it.effect("what is spoken is understood again", () =>
+      Effect.gen(function* () {
+        const { audio } = yield* OpenAi.OpenAi
+        const file = yield* audio.speak({
+          model: "gpt-4o-mini-tts",
+          voice: "alloy",
+          input: "The ferry leaves at nine.",
+          response_format: "wav"
+        })
+        const { transcribe } = yield* Models.DefaultModels
+        const { text } = yield* audio.transcribe({ model: transcribe, file, filename: "ferry.wav" })
+        expect(/ferry/iu.test(text), `"The ferry leaves at nine." was heard as: ${text}`)
+      })
+    )
+
+    it.effect("a text is judged by moderations.create", () =>
+      Effect.gen(function* () {
+        const { moderations } = yield* OpenAi.OpenAi
+        const { results } = yield* moderations.create({ input: "The ferry leaves at nine." })
+        assert.lengthOf(results, 1)
+        expect(results[0]?.flagged === false, "a harmless text is flagged")
+      })
+    )
+
+    it.effect("a store of files is searched, cited, and deleted with them", () =>
+      Effect.gen(function* () {
+        const { files, responses, vectorStores } = yield* OpenAi.OpenAi
+        const source = {
+          file: new TextEncoder().encode("The ferry to Thun leaves at nine, on Sundays at ten."),
+          filename: "llm-live-ferry.txt"
+        }
+        const { store } = yield* Effect.acquireRelease(
+          vectorStores.createFromFiles({
+            name: "llm live suite",
+            expires_after: { anchor: "last_active_at", days: 1 },
+            files: [source]
+          }),
+          (built) =>
+            Effect.all(
+              [
+                Effect.ignore(vectorStores.delete(built.store.id)),
+                ...built.files.map(({ uploaded }) =>
+                  uploaded === undefined ? Effect.void : Effect.ignore(files.delete(uploaded.id))
+                )
+              ],
+              { discard: true }
+            )
+        )
+        const { data } = yield* vectorStores.search(store.id, { query: "When does the ferry leave?" })
+        expect(data.length === 1, `a search in one file finds ${data.length} pieces`)
+        const reply = yield* responses.create({
+          model,
+          input: "When does the ferry to Thun leave? Search the files.",
+          tools: [{ type: "file_search", vector_store_ids: [store.id] }],
+          store: false
+        })
+        const cited = Responses.citationsOf(reply).map(({ citation }) => citation.type)
+        expect(cited.includes("file_citation"), `an answer from a file cites ${cited.join() || "nothing"}`)
       })
     )
 
