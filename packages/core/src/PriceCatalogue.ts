@@ -301,8 +301,20 @@ const make = (overrides: PriceFile.Decoded, snapshot: string): Service => {
     return regional === undefined || multiplier === undefined ? undefined : regional * multiplier
   }
 
+  /** What was not found lately: an error costs more than all the rest of an account. */
+  const failures = new Map<string, Result.Result<never, Unpriced>>()
+  const failureOf = (provider: string, model: string | undefined, unknown: Unpriced["unknown"]) => {
+    const key = `${provider}\n${unknown}\n${model ?? ""}`
+    const known = failures.get(key)
+    if (known !== undefined) return known
+    if (failures.size >= mostFound) failures.clear()
+    const failure = Result.fail(new Unpriced({ provider, model, unknown }))
+    failures.set(key, failure)
+    return failure
+  }
+
   const priceOf: Service["priceOf"] = (model, provider, at, terms = {}) => {
-    const unpriced = (unknown: Unpriced["unknown"]) => Result.fail(new Unpriced({ provider, model, unknown }))
+    const unpriced = (unknown: Unpriced["unknown"]) => failureOf(provider, model, unknown)
     const catalogue = catalogueOf(provider)
     if (catalogue === undefined) return unpriced("provider")
     if (model === undefined) return unpriced("model")

@@ -39,6 +39,7 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
@@ -205,13 +206,24 @@ const make = Effect.fnUntraced(function* (options: Options) {
     waiting.openUnsafe()
   }
 
-  const unanswered = Effect.fail(
-    new LedgerStore.LedgerFailed({ operation: "insert", detail: `no answer within ${insertTime} ms` })
-  )
+  /** On a fiber of its own: a transaction that begins on a dead connection cannot be interrupted, only left. */
+  const insert = (rows: ReadonlyArray<LedgerStore.Row>) =>
+    Effect.flatMap(Effect.forkDetach(store.insert(rows)), (fiber) =>
+      Fiber.join(fiber).pipe(
+        Effect.timeoutOrElse({
+          duration: insertTime,
+          orElse: () => {
+            const detail = `no answer within ${insertTime} ms`
+            return Effect.fail(new LedgerStore.LedgerFailed({ operation: "insert", detail }))
+          }
+        }),
+        Effect.onError(() => Effect.sync(() => fiber.interruptUnsafe()))
+      )
+    )
   const flush = writing.withPermit(
     Effect.gen(function* () {
       for (let rows = journal.peek(batch); rows.length > 0; rows = journal.peek(batch)) {
-        yield* Effect.timeoutOrElse(store.insert(rows), { duration: insertTime, orElse: () => unanswered })
+        yield* insert(rows)
         journal.acknowledge(rows.length)
         // Replies that wait for the event loop go first.
         yield* Effect.yieldNow
