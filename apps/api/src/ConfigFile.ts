@@ -73,7 +73,6 @@ export const Deployment = Schema.Struct({
   apiKey: optional(Secret),
   organization: optional(Name),
   project: optional(Name),
-  headers: optional(Schema.Record(Name, Schema.String)),
   /** What callers ask for → what is sent; all models as they are unless told. */
   models: optional(Schema.Record(Name, Name)),
   weight: optional(Positive),
@@ -105,7 +104,7 @@ const Server = Schema.Struct({
 
 const Admin = Schema.Struct({
   host: optional(Name),
-  /** A port of its own; the public one where it is the same. */
+  /** A port of its own; 8081 unless told. */
   port: optional(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65_535 }))),
   token: Secret
 })
@@ -295,7 +294,7 @@ export const ConfigFile = Schema.Struct({
   rescue: optional(
     Schema.Struct({
       strategy: Schema.Literals(["none", "restart", "continue"]),
-      attempts: optional(Schema.Int.check(Schema.isGreaterThan(0)))
+      attempts: optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 5 })))
     })
   ),
   limits: optional(Schema.Array(Limit)),

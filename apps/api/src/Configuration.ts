@@ -216,9 +216,7 @@ export const layerReload = (
         )
         yield* Effect.logInfo(`${file} is in force from now on`)
         if (fixed(settings) !== fixed(started.settings)) {
-          yield* Effect.logWarning(
-            "server, admin, database, redis, journal, ledger, prices, budgets and telemetry are read at the start only: restart for these"
-          )
+          yield* Effect.logWarning(`${atStart.join(", ")} are read at the start only: restart for these`)
         }
       }).pipe(
         Effect.provideService(FileSystem.FileSystem, files),

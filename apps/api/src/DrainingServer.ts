@@ -9,6 +9,8 @@
  *
  * Who is answered before all of its body came may send the rest for `lingering`, and no longer: Node's own clock for
  * requests must be off where uploads may take their time, and one byte now and then would hold a connection for ever.
+ * As long a client has to close its end of a connection that was upgraded, or was to be, once ours is closed: Node
+ * neither reads nor counts these any more.
  */
 import * as Http from "node:http"
 import * as Https from "node:https"
@@ -25,7 +27,7 @@ export interface Certificate {
 /** Milliseconds until a TLS handshake must be done. */
 const handshakeTimeout = 10_000
 
-/** Milliseconds for the rest of a body whose request is answered. */
+/** Milliseconds for the rest of a body whose request is answered, and for the other end to close. */
 const lingering = 10_000
 
 /** WebSockets are the only upgrades: who offers another, such as h2c, is answered over HTTP/1.1. */
@@ -102,7 +104,19 @@ const draining = (server: Http.Server | Https.Server, lingerTime: number) => {
   }
   server.on("request", began)
   server.on("checkContinue", began)
-  server.on("upgrade", ({ socket }) => begin(socket))
+  server.on("upgrade", ({ socket }) => {
+    begin(socket)
+    socket.once("finish", () => {
+      // Its end is not seen before what came earlier is read.
+      socket.resume()
+      const cut = Effect.delay(
+        Effect.sync(() => void socket.destroy()),
+        lingerTime
+      )
+      const fiber = Effect.runFork(cut)
+      socket.once("close", () => fiber.interruptUnsafe())
+    })
+  })
   return {
     opened: (socket: Socket): void => {
       running.set(socket, 0)

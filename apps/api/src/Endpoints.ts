@@ -170,9 +170,11 @@ export const allowed = (patterns: ReadonlyArray<string>): ((path: string) => boo
 
 /**
  * Whether every segment of a path is a name. An id must not lead elsewhere: `..`, also where it is written `%2e%2e`
- * or behind a backslash, is a way out of the paths that are allowed.
+ * or behind a backslash, is a way out of the paths that are allowed; and what follows `;` or `#` is nothing to the
+ * router, but may be to the provider.
  */
 export const isPlain = (path: string): boolean => {
+  if (/[;#]/u.test(path)) return false
   if (!path.includes("%") && !path.includes("\\") && !path.includes("/.") && !path.includes("//")) return true
   try {
     return path

@@ -55,6 +55,12 @@ const isDeep = (text: Uint8Array): boolean => {
   return false
 }
 
+/** Some servers know no letter case in names: they would take `Model` for the model, and the policies would not. */
+const hasTwin = (request: object): boolean => {
+  for (const name in request) if (name.length === 5 && name !== "model" && /^model$/iu.test(name)) return true
+  return false
+}
+
 const reader = <S extends Schema.ConstraintDecoder<unknown>>(schema: S) => {
   const isRequest = Schema.is(schema)
   const decode = Schema.decodeUnknownResult(schema)
@@ -66,6 +72,8 @@ const reader = <S extends Schema.ConstraintDecoder<unknown>>(schema: S) => {
     } catch {
       return "is not JSON"
     }
+    if (typeof json === "object" && json !== null && !Array.isArray(json) && hasTwin(json))
+      return "names a model in other letters: write `model`"
     if (isRequest(json)) return json
     const decoded = decode(json)
     return decoded._tag === "Failure"

@@ -42,8 +42,8 @@ export const shown = (
   return encoder.encode(JSON.stringify({ object: "list", data: [...own, ...offered] }))
 }
 
-/** The model that a path below `/models` names; `undefined` where it names none. */
+/** The model that a path below `/models` names; `undefined` where it names none. The router knows no letter case. */
 export const inPath = (path: string): string | undefined => {
-  const segment = /^\/models\/([^/?]+)/u.exec(path)?.[1]
+  const segment = /^\/models\/([^/?]+)/iu.exec(path)?.[1]
   return segment === undefined ? undefined : decodeURIComponent(segment)
 }

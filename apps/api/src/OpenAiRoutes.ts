@@ -252,7 +252,7 @@ export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =
               log?.note(incoming, { key: caller.keyId })
               const model = ModelList.inPath(plain)
               if (model === undefined) return received(caller, incoming, endpoint, path, query)
-              return ofModel(caller, incoming, endpoint, path, model)
+              return ofModel(caller, incoming, endpoint, path, query, model)
             }
           })
         }
@@ -263,6 +263,7 @@ export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =
         incoming: Request,
         endpoint: Endpoints.Endpoint,
         path: string,
+        query: string,
         model: string
       ): Answer => {
         const denied = caller.denies({ operation: endpoint.operation, model: undefined })
@@ -272,7 +273,7 @@ export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =
           ? Effect.succeed(
               HttpServerResponse.uint8Array(ModelList.one(model), { contentType: "application/json" })
             )
-          : send(caller, incoming, endpoint, path, { stream: false }, undefined)
+          : received(caller, incoming, endpoint, path, query)
       }
 
       /** A form that names its model: as soon as that is known, or cannot be. */
@@ -387,9 +388,11 @@ export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =
       const isAllowed = Endpoints.allowed(passthrough)
       for (const method of ["get", "post", "put", "patch", "delete"] as const) {
         const pass = handle(Endpoints.passedOn(method))
-        yield* add(methods[method], "/v1/*", (incoming) =>
-          isAllowed(incoming.url.split("?")[0] ?? "") ? pass(incoming) : Effect.succeed(unknown(incoming))
-        )
+        yield* add(methods[method], "/v1/*", (incoming) => {
+          const path = incoming.url.split("?")[0] ?? ""
+          // Behind a slash in disguise is no path of the configuration, but perhaps one of the table.
+          return isAllowed(path) && !/%2f/iu.test(path) ? pass(incoming) : Effect.succeed(unknown(incoming))
+        })
       }
       yield* add("OPTIONS", "/v1/*", ({ headers, method, url }) =>
         Effect.succeed(

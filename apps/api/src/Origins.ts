@@ -1,6 +1,12 @@
 /**
  * Which web pages may call: none but those that are named. A page of any other site is refused, and not only kept
  * from reading the answer: what it asks for would be paid for all the same.
+ *
+ * **Gotchas**
+ *
+ * To a browser a page is the gateway's own where the host is the same. Whoever owns a name can let it point here once
+ * the page is loaded (DNS rebinding), so that a name counts only where it is among those that are named. What a page
+ * only reads from its own host tells no origin, and passes.
  */
 import type { IncomingMessage, RequestListener, ServerResponse } from "node:http"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
@@ -16,11 +22,15 @@ export interface Origins {
   readonly mark: RequestListener | undefined
 }
 
+/** Whether nobody can let a host point elsewhere: an address, or this machine. */
+const isFixed = (host: string | undefined): boolean =>
+  host !== undefined && /^(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[\da-f:.]+\])(?::\d+)?$/iu.test(host)
+
 /** @param named such as `https://chat.example.com` */
 export const make = (named: ReadonlyArray<string>): Origins => {
   const known = new Set(named.map((url) => new URL(url).origin))
   const isOwn = (origin: string, host: string | undefined): boolean =>
-    URL.canParse(origin) && new URL(origin).host === host
+    isFixed(host) && URL.canParse(origin) && new URL(origin).host === host
   return {
     allows: ({ host, origin }) => origin === undefined || known.has(origin) || isOwn(origin, host),
     preflight: (headers) =>

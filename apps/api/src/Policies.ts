@@ -3,6 +3,7 @@
  */
 import * as ByteSize from "effect/ByteSize"
 import * as Config from "effect/Config"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -266,14 +267,21 @@ export const budgetSettings = (
         ]
       }
 
-const rescue = ({ deployments }: ConfigFile) =>
-  Rescue.layerConfig(
+const rescue = ({ deployments, rescue: settings }: ConfigFile) => {
+  const usual = Rescue.layerConfig(
     Object.fromEntries(
       (deployments ?? []).flatMap(({ continues, name }) =>
         continues === undefined ? [] : [[name, continues] as const]
       )
     )
   )
+  const attempts = settings?.attempts
+  if (attempts === undefined) return usual
+  return Layer.effect(
+    Rescue.Rescue,
+    Effect.map(Layer.build(usual), (context) => ({ ...Context.get(context, Rescue.Rescue), attempts }))
+  )
+}
 
 const guardsOf = ({
   clamps,

@@ -28,6 +28,34 @@ export const welcome = (request: HttpServerRequest.HttpServerRequest): void => {
   if (response instanceof ServerResponse && !response.headersSent) response.writeContinue()
 }
 
+/** As many pieces are put together as soon as they are there. */
+const together = 256
+
+/** Pieces of a body in their order. A piece by itself takes some hundred bytes, also where it holds only one. */
+export class Pieces {
+  /** Bytes of all. */
+  size = 0
+  private readonly joined: Array<Uint8Array> = []
+  private last: Array<Uint8Array> = []
+
+  add(piece: Uint8Array): void {
+    this.size += piece.length
+    this.last.push(piece)
+    if (this.last.length < together) return
+    this.joined.push(Buffer.concat(this.last))
+    this.last = []
+  }
+
+  get all(): ReadonlyArray<Uint8Array> {
+    return [...this.joined, ...this.last]
+  }
+
+  get whole(): Uint8Array {
+    const [first, ...others] = this.all
+    return first !== undefined && others.length === 0 ? first : Buffer.concat(this.all, this.size)
+  }
+}
+
 /** A body that is on its way. */
 interface Reading {
   readonly until: number
@@ -101,19 +129,16 @@ const collect = (
     if (Number(incoming.headers["content-length"] ?? 0) > limit)
       return resume(Effect.fail(new BodyTooLarge()))
     welcome(request)
-    const pieces: Array<Buffer> = []
-    let size = 0
+    const pieces = new Pieces()
     const onData = (piece: Buffer) => {
-      size += piece.length
-      pieces.push(piece)
-      if (size <= limit) return
+      pieces.add(piece)
+      if (pieces.size <= limit) return
       stop()
       resume(Effect.fail(new BodyTooLarge()))
     }
     const onEnd = () => {
       stop()
-      const [first] = pieces
-      resume(Effect.succeed(pieces.length === 1 && first !== undefined ? first : Buffer.concat(pieces, size)))
+      resume(Effect.succeed(pieces.whole))
     }
     const onBroken = () => {
       stop()

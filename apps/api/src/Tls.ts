@@ -2,6 +2,7 @@
  * The gateway's certificate: read at the start, and again whenever a renewed one lies in its place.
  */
 import { createPrivateKey, X509Certificate } from "node:crypto"
+import { createSecureContext } from "node:tls"
 import * as Clock from "effect/Clock"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
@@ -69,6 +70,11 @@ const read = Effect.fnUntraced(function* ({ cert: certFile, key: keyFile, passph
   if (known.validToDate.getTime() <= (yield* Clock.currentTimeMillis))
     yield* Effect.logWarning(`server.tls.cert: ${certFile} has expired: callers will refuse it`)
   const certificate: Certificate = { cert, key, passphrase: secret }
+  // All that stands behind the first certificate as well: a server throws where that is cut short.
+  yield* attempt(
+    () => createSecureContext({ cert, key, ...(secret === undefined ? {} : { passphrase: secret }) }),
+    wrong("cert", "holds a certificate that cannot be read, or one that is too weak")
+  )
   return certificate
 })
 

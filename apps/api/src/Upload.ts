@@ -12,7 +12,7 @@ import * as Stream from "effect/Stream"
 import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import type { Passthrough } from "@llm/openai"
 import { boundaryOf, type Field, FormFields } from "./FormFields.ts"
-import { BodyTooSlow, BodyUnreadable, welcome } from "./RequestBody.ts"
+import { BodyTooSlow, BodyUnreadable, Pieces, welcome } from "./RequestBody.ts"
 
 /** Two readers could take the form for different things. */
 export class FormAmbiguous extends Schema.TaggedError<FormAmbiguous>()("FormAmbiguous", {
@@ -43,12 +43,12 @@ const sizeOf = ({ headers }: IncomingMessage): number | undefined => {
 const hasBody = (incoming: IncomingMessage): boolean =>
   incoming.headers["transfer-encoding"] !== undefined || (sizeOf(incoming) ?? 0) > 0
 
-type Pieces = AsyncIterator<Uint8Array>
+type Incoming = AsyncIterator<Uint8Array>
 
 // The answer to a body that was left unread still has to go out on its connection.
-const piecesOf = (incoming: IncomingMessage): Pieces => incoming.iterator({ destroyOnReturn: false })
+const piecesOf = (incoming: IncomingMessage): Incoming => incoming.iterator({ destroyOnReturn: false })
 
-const streamOf = (open: () => Pieces, idle: Duration.Input) =>
+const streamOf = (open: () => Incoming, idle: Duration.Input) =>
   Stream.fromAsyncIterable<Uint8Array, BodyUnreadable | BodyTooSlow>(
     { [Symbol.asyncIterator]: open },
     () => new BodyUnreadable()
@@ -76,7 +76,12 @@ export const make = (
 }
 
 /** The body as it came; a later field that contradicts what was read ends it before its end. */
-const asItCame = (head: ReadonlyArray<Uint8Array>, rest: Pieces, fields: FormFields, idle: Duration.Input) =>
+const asItCame = (
+  head: ReadonlyArray<Uint8Array>,
+  rest: Incoming,
+  fields: FormFields,
+  idle: Duration.Input
+) =>
   Stream.concat(
     Stream.fromIterable(head),
     Stream.mapEffect(
@@ -115,14 +120,13 @@ export const peek = (
       Effect.tryPromise({ try: () => pieces.next(), catch: () => new BodyUnreadable() }),
       { duration: idle, orElse: () => Effect.fail(new BodyTooSlow()) }
     )
-    const head: Array<Uint8Array> = []
-    let length = 0
+    const head = new Pieces()
     let ended = false
     const clock = yield* Clock.Clock
     const until = clock.currentTimeMillisUnsafe() + Duration.toMillis(idle)
     const isEnough = () =>
       fields.isOver ||
-      length >= longestHead ||
+      head.size >= longestHead ||
       (fields.hasFile && fields.found.has("model")) ||
       // Whoever sends a byte now and then has no head held for ever.
       clock.currentTimeMillisUnsafe() > until
@@ -130,8 +134,7 @@ export const peek = (
       const { done, value } = yield* next
       ended = done === true
       if (done === true) break
-      head.push(value)
-      length += value.length
+      head.add(value)
       fields.push(value)
       const { problem } = fields
       if (problem !== undefined) return yield* new FormAmbiguous({ problem })
@@ -143,12 +146,12 @@ export const peek = (
       isComplete: ended || fields.isOver || model !== undefined,
       upload: {
         ...upload,
-        stream: asItCame(head, pieces, fields, idle),
+        stream: asItCame(head.all, pieces, fields, idle),
         renamed:
           model === undefined
             ? undefined
             : (name) => {
-                const whole = Buffer.concat(head)
+                const { whole } = head
                 const renamed = [whole.subarray(0, model.start), Buffer.from(name), whole.subarray(model.end)]
                 const change = Buffer.byteLength(name) - (model.end - model.start)
                 return {

@@ -205,6 +205,9 @@ PostgresServer.whereThereIsOne(() => {
     const Usage = Schema.fromJsonString(
       Schema.Struct({ data: Schema.Array(Schema.Struct({ calls: Schema.Finite })) })
     )
+    const Versions = Schema.fromJsonString(
+      Schema.Struct({ keys: Schema.Struct({ version: Schema.Finite }) })
+    )
     const Created = Schema.fromJsonString(Schema.Struct({ id: Schema.String, secret: Schema.String }))
 
     tests.effect(
@@ -267,7 +270,8 @@ PostgresServer.whereThereIsOne(() => {
           const variables = {
             DATABASE_URL: `postgresql://${config.username}@127.0.0.1:${proxy.port}/postgres`
           }
-          const { admin, ask, becomes } = yield* gateway(database, variables)
+          const first = yield* gateway(database, variables)
+          const { admin, ask, becomes } = first
           const strict = yield* gateway(`${database}\nunavailable: refuse`, variables)
           const budget = { tokens: 1_000_000, window: "day" }
           yield* admin("POST", "/admin/teams", { id: "hanging", name: "Hanging", budget })
@@ -277,6 +281,14 @@ PostgresServer.whereThereIsOne(() => {
             )
           )
           const [used, unused] = keys.map(({ secret }) => secret)
+          // What is heard of a key later would have its secret asked for again.
+          const version = ({ admin: look }: typeof first) =>
+            Effect.flatMap(look("GET", "/admin/status"), ({ text }) => Schema.decodeUnknownEffect(Versions)(text))
+          const made = yield* version(first)
+          yield* Effect.repeat(version(strict), {
+            until: ({ keys: { version: seen } }) => seen >= made.keys.version,
+            schedule: Schedule.spaced("20 millis")
+          })
           assert.strictEqual((yield* ask(used)).status, 200)
           assert.strictEqual((yield* strict.ask(used)).status, 200)
 

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type { Server } from "node:http"
+import * as Net from "node:net"
 import * as DrainingServer from "@llm/api/DrainingServer"
 import * as RawConnection from "./support/RawConnection.ts"
 import * as RunningGateway from "./support/RunningGateway.ts"
@@ -44,6 +45,41 @@ describe("a client whose request is answered before its body came", () => {
       yield* raw.shows("answer 1")
       yield* raw.write(`rest${RawConnection.request("GET", "/")}`)
       yield* raw.shows("answer 2")
+    })
+  )
+})
+
+describe("a client whose upgrade is refused", () => {
+  /** The server's side of a connection that was to be a WebSocket, once the client has said more. */
+  const refused = (lingerTime: number, allowHalfOpen: boolean) =>
+    Effect.gen(function* () {
+      const server = DrainingServer.make({}, lingerTime)
+      const { promise, resolve } = Promise.withResolvers<Net.Socket>()
+      server.on("upgrade", ({ socket }) => resolve(socket))
+      const client = Net.connect({ host: "127.0.0.1", port: yield* listening(server), allowHalfOpen })
+      yield* Effect.addFinalizer(() => Effect.sync(() => client.destroy()))
+      client.on("error", () => {})
+      client.resume()
+      client.write(
+        RawConnection.request("GET", "/", { headers: { connection: "upgrade", upgrade: "websocket" } })
+      )
+      const socket = yield* Effect.promise(() => promise)
+      client.write("more")
+      socket.end("HTTP/1.1 401 Unauthorized\r\n\r\n")
+      return socket
+    })
+
+  it.live("is seen to leave, whatever it has said", () =>
+    Effect.gen(function* () {
+      const socket = yield* refused(60_000, false)
+      yield* RunningGateway.eventually(() => socket.closed)
+    })
+  )
+
+  it.live("is cut off after a while where it stays", () =>
+    Effect.gen(function* () {
+      const socket = yield* refused(100, true)
+      yield* RunningGateway.eventually(() => socket.closed)
     })
   )
 })

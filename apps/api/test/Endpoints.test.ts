@@ -156,20 +156,23 @@ describe("other paths", () => {
       const upstream = yield* EchoUpstream.make
       const { origin, port } = yield* RunningGateway.make({
         settings: { OPENAI_BASE_URL: upstream.url },
-        file: { server: { passthrough: ["/v1/fine_tuning/*"] } }
+        file: { server: { passthrough: ["/v1/fine_tuning/*", "/v1/models/*", "/v1/chat*"] } }
       })
-      for (const method of ["GET", "POST", "PUT", "PATCH", "DELETE"]) {
-        const body = method === "GET" ? null : question
-        const reply = yield* Effect.promise(() =>
-          fetch(`${origin}/v1/fine_tuning/jobs?a=1`, { method, body })
-        )
-        assert.strictEqual(yield* Effect.promise(() => reply.text()), EchoUpstream.json)
-        const [asked] = upstream.asked.splice(0)
-        assert.strictEqual(asked?.method, method)
-        assert.strictEqual(asked?.url, "/v1/fine_tuning/jobs?a=1")
-        assert.strictEqual(asked?.body?.toString(), body ?? "")
+      for (const path of ["/v1/fine_tuning/jobs?a=1", "/v1/models/gpt-6-luna/aliases"]) {
+        for (const method of ["GET", "POST", "PUT", "PATCH", "DELETE"]) {
+          const body = method === "GET" ? null : question
+          const reply = yield* Effect.promise(() => fetch(`${origin}${path}`, { method, body }))
+          assert.strictEqual(yield* Effect.promise(() => reply.text()), EchoUpstream.json)
+          const [asked] = upstream.asked.splice(0)
+          assert.strictEqual(asked?.method, method)
+          assert.strictEqual(asked?.url, path)
+          assert.strictEqual(asked?.body?.toString(), body ?? "")
+        }
       }
       const elsewhere = [
+        "/v1/chat%2Fcompletions",
+        "/v1/files;/file-1/content",
+        "/v1/files#/file-1/content",
         "/v1/organization/users",
         "/v1/fine_tuning/%2e%2e/organization/users",
         "/v1/fine_tuning/../organization/users",
@@ -213,6 +216,11 @@ describe("a path", () => {
         assert.strictEqual(pathname.split("/").length, `/v1${path}`.split("/").length)
       })
     )
+  })
+
+  it("is not plain where the router would not read it to its end", () => {
+    for (const path of ["/files;x/file-1/content", "/files#/file-1"])
+      assert.isFalse(Endpoints.isPlain(path), path)
   })
 
   it("of the API's own kind is plain", () => {

@@ -37,7 +37,7 @@ const text = fc.oneof(
   fc.string({ maxLength: 40 }),
   fc.constantFrom("", "\r\n", "\r\n--", `--${boundary}`.slice(0, -1), "\r\n\r\n", 'name="model"', "gpt-é-✓")
 )
-const isPlain = ({ value }: Part): boolean => !value.includes(`\r\n--${boundary}`)
+const isPlain = ({ value }: Part): boolean => !/(?:^|[\r\n])--of-this-test/u.test(value.toString("latin1"))
 const part = (name: fc.Arbitrary<string>, file: boolean): fc.Arbitrary<Part> =>
   fc
     .record({ name, value: fc.array(text, { maxLength: 3 }).map((texts) => Buffer.from(texts.join(""))) })
@@ -92,6 +92,11 @@ describe("a form", () => {
   })
   const disguised = (disposition: string): Buffer =>
     Buffer.from(`--${boundary}\r\n${disposition}\r\n\r\nlarge\r\n--${boundary}--\r\n`)
+  /** A part whose lines end otherwise, as some readers have it. */
+  const hidden = (end: string): string =>
+    `--${boundary}${end}content-disposition: form-data; name="model"${end}${end}large${end}--${boundary}${end}`
+  const behind = (value: string): Buffer =>
+    formOf([model("small"), { name: "file", filename: "a", value: Buffer.from(value) }])
 
   it.each([
     [
@@ -108,11 +113,45 @@ describe("a form", () => {
       disguised('content-disposition: form-data; name="a"\r\ncontent-disposition: form-data; name="model"')
     ],
     ["no name", disguised("content-disposition: form-data")],
+    ["a name in pieces", disguised('content-disposition: form-data; name="a"; name*0=model')],
+    ["a name in angles", disguised("content-disposition: form-data; name=<model>")],
+    ["a name in an encoded word", disguised('content-disposition: form-data; name="=?utf-8?Q?model?="')],
+    ["a name behind no semicolon", disguised('content-disposition: form-data; name="a" name="model"')],
+    ["a name on a folded line", disguised('content-disposition: form-data; name="a"\r\n ; name="model"')],
+    [
+      "a disposition before a blank",
+      disguised('content-disposition: form-data; name="a"\r\ncontent-disposition : form-data; name="model"')
+    ],
+    [
+      "a disposition behind a bare line feed",
+      disguised('content-disposition: form-data; name="a"\ncontent-disposition: form-data; name="model"')
+    ],
+    ["a part behind bare line feeds", Buffer.concat([Buffer.from(`\n${hidden("\n")}`), behind("x")])],
+    ["text before its first part", Buffer.concat([Buffer.from("text"), behind("x")])],
+    ["a boundary behind a line feed", behind(`x\n${hidden("\n")}`)],
+    ["a boundary behind a carriage return", behind(`x\r${hidden("\r")}`)],
+    ["a boundary at the start of a value", behind(hidden("\r\n"))],
     ["no head", Buffer.from(`--${boundary}\r\n\r\nlarge\r\n--${boundary}--\r\n`)],
     ["a boundary within a part", Buffer.from(`--${boundary}x\r\n`)],
     ["a head without an end", Buffer.from(`--${boundary}\r\n${"x".repeat(20_000)}`)]
   ])("with %s is not taken for what it may not be", (_, bytes) => {
     assert.isString(read(bytes).problem)
+  })
+
+  it("may begin with an empty line", () => {
+    const fields = read(Buffer.concat([Buffer.from("\r\n"), formOf([model("small")])]), [1, 2, 3])
+    assert.isUndefined(fields.problem)
+    assert.strictEqual(fields.found.get("model")?.value, "small")
+  })
+
+  it("has any number of fields, of which some are kept, and the model among them", () => {
+    const fields = new FormFields(boundary)
+    for (let index = 0; index < 5000; index++)
+      fields.push(formOf([{ name: `a${index}`, value: Buffer.alloc(1024, "x") }]).subarray(0, -4))
+    fields.push(formOf([model("small")]))
+    assert.isUndefined(fields.problem)
+    assert.isBelow(fields.found.size, 500)
+    assert.strictEqual(fields.found.get("model")?.value, "small")
   })
 
   it("has its boundary in its type", () => {
@@ -121,7 +160,14 @@ describe("a form", () => {
     for (const type of [
       "application/json",
       "multipart/form-data",
-      "multipart/form-data; boundary=a; boundary=b"
+      "multipart/form-data; boundary=a; boundary=b",
+      "multipart/form-data; boundary=a; boundary*=utf-8''b",
+      "multipart/form-data; boundary=a; boundary =b",
+      'multipart/form-data; boundary=a"b',
+      String.raw`multipart/form-data; boundary="a\b"`,
+      'multipart/form-data; boundary="a "',
+      "multipart/form-data; boundary=a,b",
+      `multipart/form-data; boundary=${"a".repeat(71)}`
     ])
       assert.isUndefined(boundaryOf(type))
   })

@@ -62,6 +62,11 @@ describe("the list of models", () => {
       assert.strictEqual((yield* Effect.promise(() => models.retrieve("gpt-6-luna"))).id, "gpt-6-luna")
       assert.strictEqual(yield* ofFailure(() => models.retrieve("whisper-1")), "404 model_not_found")
       assert.strictEqual(yield* ofFailure(() => models.delete("whisper-1")), "404 model_not_found")
+      const shouted = yield* Effect.promise(async () => {
+        const headers = { authorization: `Bearer ${secret}` }
+        return (await fetch(`${gateway.origin}/v1/MODELS/whisper-1`, { headers })).text()
+      })
+      assert.include(shouted, '"model_not_found"')
     })
   )
 

@@ -441,7 +441,7 @@ describe("a slow reader", () => {
         assert.deepStrictEqual(received, direct)
         assert.isBelow(held, direct.size / 2)
       }),
-    20_000
+    60_000
   )
 })
 

@@ -51,10 +51,22 @@ describe("a web page", () => {
     })
   )
 
-  it.live("of the gateway's own may call", () =>
+  it.live("of the gateway's own may call by its address, and by a name only where that is named", () =>
     Effect.gen(function* () {
       const { port } = yield* RunningGateway.make()
-      assert.match(yield* ask(port, "POST", "http://gateway"), /^HTTP\/1\.1 200 /u)
+      for (const [host, status] of [
+        [`127.0.0.1:${port}`, 200],
+        [`localhost:${port}`, 200],
+        ["[::1]", 200],
+        // Whoever owns that name can let it point here.
+        ["gateway", 403],
+        ["127.0.0.1.example.com", 403]
+      ] as const) {
+        const answer = yield* ask(port, "POST", `http://${host}`, { host })
+        assert.match(answer, new RegExp(`^HTTP/1.1 ${status} `, "u"), host)
+      }
+      const own = yield* RunningGateway.make({ file: { server: { cors: ["http://gateway"] } } })
+      assert.match(yield* ask(own.port, "POST", "http://gateway"), /^HTTP\/1\.1 200 /u)
     })
   )
 })

@@ -25,12 +25,34 @@ describe("a body that does not come", () => {
   )
 })
 
+describe("a body in many pieces", () => {
+  it("is held in few, and stays the same", () => {
+    fc.assert(
+      fc.property(fc.array(fc.uint8Array({ maxLength: 4 }), { maxLength: 2000 }), (given) => {
+        const pieces = new RequestBody.Pieces()
+        for (const piece of given) pieces.add(piece)
+        const bytes = Buffer.concat(given)
+        assert.strictEqual(pieces.size, bytes.length)
+        assert.isTrue(bytes.equals(pieces.whole))
+        assert.isTrue(bytes.equals(Buffer.concat(pieces.all)))
+        assert.isAtMost(pieces.all.length, 256 + given.length / 256)
+      })
+    )
+  })
+})
+
 describe("JSON", () => {
   const nested = (depth: number) => `{"input":${"[".repeat(depth - 1)}${"]".repeat(depth - 1)}}`
 
   it("nests up to 64 levels", () => {
     assert.isObject(JsonRequest.generating(encoder.encode(nested(64))))
     assert.strictEqual(JsonRequest.generating(encoder.encode(nested(65))), "nests deeper than 64 levels")
+  })
+
+  it("names its model in one way", () => {
+    const twin = encoder.encode('{"model":"small","Model":"large"}')
+    for (const read of [JsonRequest.generating, JsonRequest.computed])
+      assert.strictEqual(read(twin), "names a model in other letters: write `model`")
   })
 
   it("may hold any number of brackets in its texts", () => {

@@ -196,6 +196,13 @@ describe("a certificate that cannot be used", () => {
       const cases: ReadonlyArray<readonly [settings: Tls.Settings, message: RegExp]> = [
         [{ cert: join(folder, "none.pem"), key }, /^server\.tls\.cert: \S+none\.pem cannot be read$/u],
         [{ cert: write("text.pem", "hello"), key }, /^server\.tls\.cert: .* holds no certificate in PEM$/u],
+        [
+          {
+            cert: write("chain.pem", Certificates.first.cert + Certificates.renewed.cert.slice(0, 300)),
+            key
+          },
+          /^server\.tls\.cert: \S+chain\.pem holds a certificate that cannot be read/u
+        ],
         [{ cert, key: join(folder, "none.pem") }, /^server\.tls\.key: .* cannot be read$/u],
         [
           { cert, key: write("half.pem", Certificates.first.key.slice(0, 80)) },

@@ -83,6 +83,13 @@ export interface Lease {
 export interface Service {
   /** Reserves the worst case of one attempt. `attempts` is how many were made before, for the error. */
   readonly reserve: (call: Call.Call, attempts: number) => Effect.Effect<Lease, LlmError.BudgetExceeded>
+  /**
+   * The same without an effect, where that can be said at once; `undefined` where it cannot, or is refused. Whoever
+   * takes the lease settles it.
+   *
+   * @param now milliseconds since the epoch
+   */
+  readonly reserveNow?: ((call: Call.Call, attempts: number, now: number) => Lease | undefined) | undefined
 }
 
 const free: Lease = { progress: () => undefined, settle: () => Effect.void }
@@ -267,6 +274,7 @@ const makeMemory = (settings: Settings, clock: Clock.Clock) => {
   const store: Leases.Store = {
     ahead: 0,
     reserve: (_lease, holds) => Effect.sync(() => take(holds)),
+    reserveNow: (holds) => take(holds) === undefined,
     extend: (_lease, holds, answer) => answer(take(holds)),
     settle: (_lease, charges) =>
       Effect.suspend(() => {

@@ -73,6 +73,8 @@ export interface Service {
     call: Call.Call,
     attempts: number
   ) => Effect.Effect<Permit.Permit, LlmError.QueueFull, Scope.Scope>
+  /** The same without an effect, where there is room; `undefined` where there is none. Whoever takes it ends it. */
+  readonly admitNow?: ((call: Call.Call) => Permit.Held | undefined) | undefined
   readonly state: (call: Call.Call) => Effect.Effect<State>
 }
 
@@ -276,7 +278,7 @@ const make = /* @__PURE__ */ Effect.fnUntraced(function* (
   }
 
   /** A place that is taken, or will be: registered with its scope before, so that it cannot be lost. */
-  class Hold implements Permit.Permit {
+  class Hold implements Permit.Held {
     private lane: Lane | undefined
     private number = 0
     private inFlight = 0
@@ -290,20 +292,22 @@ const make = /* @__PURE__ */ Effect.fnUntraced(function* (
       this.startedAt = now
     }
 
+    endNow(settlement: Permit.Settlement | undefined): void {
+      const { lane } = this
+      if (lane === undefined) return
+      this.lane = undefined
+      const now = clock.currentTimeMillisUnsafe()
+      lane.touchedAt = now
+      if (settlement !== undefined) {
+        const held = Math.max(0, now - this.startedAt)
+        lane.held = lane.held === 0 ? held : lane.held * 0.9 + held * 0.1
+        learn(lane, { number: this.number, inFlight: this.inFlight }, held, settlement)
+      }
+      release(lane)
+    }
+
     readonly end = (settlement: Permit.Settlement | undefined): Effect.Effect<void> =>
-      Effect.sync(() => {
-        const { lane } = this
-        if (lane === undefined) return
-        this.lane = undefined
-        const now = clock.currentTimeMillisUnsafe()
-        lane.touchedAt = now
-        if (settlement !== undefined) {
-          const held = Math.max(0, now - this.startedAt)
-          lane.held = lane.held === 0 ? held : lane.held * 0.9 + held * 0.1
-          learn(lane, { number: this.number, inFlight: this.inFlight }, held, settlement)
-        }
-        release(lane)
-      })
+      Effect.sync(() => this.endNow(settlement))
 
     readonly settle = this.end
   }
@@ -399,8 +403,19 @@ const make = /* @__PURE__ */ Effect.fnUntraced(function* (
       })
     })
 
+  const admitNow = (call: Call.Call): Hold | undefined => {
+    const now = clock.currentTimeMillisUnsafe()
+    const lane = laneOf(call, now)
+    if (lane.line.size > 0 || lane.inFlight >= limitOf(lane)) return undefined
+    lane.inFlight += 1
+    const hold = new Hold()
+    hold.take(lane, now)
+    return hold
+  }
+
   return {
     admit,
+    admitNow,
     state: (call: Call.Call) =>
       Effect.sync(() => {
         const key = keyOf(call)
@@ -443,6 +458,22 @@ const all = (limits: ReadonlyArray<Effect.Success<ReturnType<typeof make>>>): Se
         settle: (settlement) => Effect.forEach(holds, (hold) => hold.settle(settlement), { discard: true })
       }
     }),
+  admitNow: (call) => {
+    const holds: Array<NonNullable<ReturnType<(typeof limits)[number]["admitNow"]>>> = []
+    const end = (settlement: Permit.Settlement | undefined) => {
+      for (const hold of holds) hold.endNow(settlement)
+    }
+    for (const limit of limits) {
+      const hold = limit.admitNow(call)
+      if (hold === undefined) {
+        end(undefined)
+        return undefined
+      }
+      holds.push(hold)
+    }
+    const ended = (settlement: Permit.Settlement | undefined) => Effect.sync(() => end(settlement))
+    return { end: ended, settle: ended }
+  },
   state: (call) =>
     Effect.map(
       Effect.forEach(limits, (limit) => limit.state(call)),

@@ -27,6 +27,12 @@ export interface Permit {
   readonly settle: (settlement: Settlement) => Effect.Effect<void>
 }
 
+/** A permit that no scope knows of: whoever took it ends it. */
+export interface Held extends Permit {
+  /** Ends the permit; without a settlement as if it had never been given. Only the first call counts. */
+  readonly end: (settlement: Settlement | undefined) => Effect.Effect<void>
+}
+
 /** Who goes first where calls wait. */
 export type Level = "high" | "normal" | "low"
 

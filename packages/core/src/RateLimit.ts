@@ -104,6 +104,11 @@ export interface Service {
     call: Call.Call,
     attempts: number
   ) => Effect.Effect<Permit.Permit, LlmError.LimitExceeded, Scope.Scope>
+  /**
+   * The same without an effect, where all limits have room; `undefined` where one does not, or only a shared store can
+   * say. Whoever takes the permit ends it.
+   */
+  readonly admitNow?: ((call: Call.Call) => Permit.Held | undefined) | undefined
   /** Hears what a reply's `x-ratelimit-*` headers said. */
   readonly observe: (call: Call.Call, limits: LlmError.RateLimits) => Effect.Effect<void>
   /** Where the call stands with each limit. */
@@ -1043,8 +1048,24 @@ export const layerStore = (
             return Effect.succeed(hold)
           })
         })
+      const admitNow = (call: Call.Call): Permit.Held | undefined => {
+        const hold = new Hold()
+        const now = clock.currentTimeMillisUnsafe()
+        for (const limiter of limiters) {
+          const reservation = limiter.takeNow(call, now)
+          if (reservation === undefined) {
+            // Only a store of this process gives at once, and takes back at once.
+            for (const given of hold.held) void given.end(undefined)
+            return undefined
+          }
+          hold.held.push(reservation)
+        }
+        return hold
+      }
+
       return {
         admit,
+        admitNow,
         observe: (call: Call.Call, limits: LlmError.RateLimits) =>
           Effect.forEach(limiters, (limiter) => limiter.observe(call, limits), { discard: true }),
         state: (call: Call.Call) => Effect.forEach(limiters, (limiter) => limiter.state(call))

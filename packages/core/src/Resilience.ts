@@ -71,7 +71,7 @@ import * as ToldBudget from "./internal/toldBudget.ts"
 import { type Ends, Watch, Watchdog } from "./internal/watchdog.ts"
 import * as LlmError from "./LlmError.ts"
 import * as Observer from "./Observer.ts"
-import type { Permit } from "./Permit.ts"
+import type { Held, Permit } from "./Permit.ts"
 import * as RateLimit from "./RateLimit.ts"
 import * as RetryBudget from "./RetryBudget.ts"
 import * as Router from "./Router.ts"
@@ -157,6 +157,14 @@ const deaf = { abort: () => {} }
 /** What the gates before an attempt gave it. */
 interface Passed {
   readonly permits: ReadonlyArray<Permit>
+  readonly lease: Budget.Lease | undefined
+}
+
+/** What the gates gave at once. */
+interface Admitted {
+  /** Each of them has let the call through. */
+  readonly complete: boolean
+  readonly held: ReadonlyArray<Held>
   readonly lease: Budget.Lease | undefined
 }
 
@@ -273,6 +281,31 @@ export const layer: Layer.Layer<
         return { permits: [place, tokens], lease }
       })
 
+      /** What lets a call through at once needs neither a fiber nor a clock; `undefined` where something does not. */
+      const enterNow = (call: Call.Call, attempts: number): Admitted | undefined => {
+        const now = watchdog.now()
+        let lease: Budget.Lease | undefined
+        if (budgets !== Budget.none) {
+          lease = budgets.reserveNow?.(call, attempts, now)
+          if (lease === undefined) return undefined
+        }
+        if (!limited) return { complete: true, held: [], lease }
+        const tokens = rateLimit === RateLimit.none ? undefined : rateLimit.admitNow?.(call)
+        if (tokens === undefined && rateLimit !== RateLimit.none) return { complete: false, held: [], lease }
+        const place = concurrency === Concurrency.none ? undefined : concurrency.admitNow?.(call)
+        const held = tokens === undefined ? [] : [tokens]
+        if (place === undefined) return { complete: concurrency === Concurrency.none, held, lease }
+        return { complete: true, held: [place, ...held], lease }
+      }
+
+      /** What was taken for an attempt that is never made goes back; nothing happens to what is settled. */
+      const giveBack = ({ held, lease }: Admitted): Effect.Effect<void> => {
+        let done: Effect.Effect<void> =
+          lease === undefined ? Effect.void : lease.settle({ executed: "no", usage: undefined, events: 0 })
+        for (const permit of held) done = Effect.andThen(done, permit.end(undefined))
+        return done
+      }
+
       /** A call in line can still be interrupted, and waits no longer than it may take. */
       const entered = (call: Call.Call, running: Running, scope: Scope.Closeable) =>
         Effect.flatMap(Clock.Clock, (clock) => {
@@ -340,7 +373,18 @@ export const layer: Layer.Layer<
               return yield* Effect.failCause(admitted.cause)
             }
             const permit = admitted.value
-            const gates = gated ? yield* Effect.exit(restore(entered(call, running, scope))) : free
+            const now = gated ? enterNow(call, running.made) : undefined
+            if (now?.complete === true)
+              yield* Scope.addFinalizer(
+                scope,
+                Effect.suspend(() => giveBack(now))
+              )
+            else if (now !== undefined) yield* giveBack(now)
+            const gates = !gated
+              ? free
+              : now?.complete === true
+                ? Exit.succeed<Passed>({ permits: now.held, lease: now.lease })
+                : yield* Effect.exit(restore(entered(call, running, scope)))
             if (Exit.isFailure(gates)) {
               yield* permit.record("unknown")
               yield* Scope.close(scope, gates)
@@ -430,14 +474,10 @@ export const layer: Layer.Layer<
                 })
               }
               const settlement = { health, error, usage, latency }
-              return Effect.all(
-                [
-                  recorded,
-                  lease === undefined ? Effect.void : lease.settle({ executed, usage, events }),
-                  Effect.forEach(permits, (gate) => gate.settle(settlement), { discard: true })
-                ],
-                { discard: true }
-              )
+              let told: Effect.Effect<void> = recorded
+              if (lease !== undefined) told = Effect.andThen(told, lease.settle({ executed, usage, events }))
+              for (const gate of permits) told = Effect.andThen(told, gate.settle(settlement))
+              return told
             }
 
             const exit = yield* Effect.exit(restore(timed(watch, controller, scope, () => exchange(attempt))))

@@ -147,7 +147,7 @@ describe("a setting that cannot be is named with its value and what is allowed",
       '""',
       "a value with a length of at least 1"
     ],
-    ["Router.layer", '{"deployments":[{"name":"east"}]}', "deployments[0].models", "missing", "a value"],
+    ["Router.layer", '{"deployments":[{"models":{}}]}', "deployments[0].name", "missing", "a value"],
     ["Router.layer", '{"deployments":[]}', "deployments[0]", "missing", "a value"],
     ["Router.layer", "{}", "deployments", "missing", "a value"]
   ])("%s(%s): %s", ([owner, json, setting, value, allowed]) =>

@@ -344,6 +344,7 @@ describe("hostile texts", () => {
     "-----BEGIN PRIVATE KEY-----",
     "SG.",
     "AKIA",
+    "ya29.",
     "1",
     "1 ",
     "1-",
@@ -367,6 +368,10 @@ describe("hostile texts", () => {
     for (const piece of pieces) {
       const text = piece.repeat(Math.ceil(300_000 / piece.length))
       assert.isAtMost(redact(text).length, text.length * 3)
+    }
+    // Runs in which each piece may begin a secret that reaches to the end of all.
+    for (const piece of ["AIza", "bearer=token="]) {
+      assert.isAtMost(redact(piece.repeat(200_000)).length, piece.length * 200_000)
     }
     for (const start of ["Bearer ", "token=", 'password="', "sk-", "eyJ", "cookie: ", "jo@"]) {
       const text = `${start}${" ".repeat(300_000)}${"a".repeat(300_000)}`

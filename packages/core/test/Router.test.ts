@@ -982,6 +982,31 @@ describe("the gates", () => {
     }).pipe(Effect.provide(gated(Concurrency.layer({ limit: 1, queue: 0 }))))
   )
 
+  it.effect("what one gate gave goes back where the next one gives nothing", () =>
+    Effect.gen(function* () {
+      const { exchange } = world({ east: after(1000) })
+      const running = yield* Effect.forkChild(run(exchange), { startImmediately: true })
+      for (let refused = 0; refused < 5; refused++) {
+        assert.deepInclude({ ...(yield* ended(exchange, call, 0)).error }, { _tag: "QueueFull" })
+      }
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(running)
+      const next = yield* Effect.forkChild(run(exchange), { startImmediately: true })
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* Fiber.join(next), "east")
+      assert.deepInclude({ ...(yield* ended(exchange, call, 0)).error }, { _tag: "LimitExceeded" })
+    }).pipe(
+      Effect.provide(
+        routed({ deployments: [east] }).pipe(
+          Layer.provide([
+            RateLimit.layer({ requestsPerMinute: 2, maxWait: 0 }),
+            Concurrency.layer({ limit: 1, queue: 0 })
+          ])
+        )
+      )
+    )
+  )
+
   /** A gate that `west` never passes. */
   const onlyEast = Layer.succeed(Concurrency.Concurrency, {
     ...Concurrency.none,

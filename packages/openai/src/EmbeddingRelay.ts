@@ -348,10 +348,11 @@ export const make = Effect.fnUntraced(function* (
   }
 
   return (request) =>
-    Effect.suspend(() => {
+    // Who has taken a place must begin the batch, or leave it: it would be waited for in vain by all that come after.
+    Effect.uninterruptibleMask((restore) => {
       const wanted = wantedOf(request)
       if (wanted === undefined || wanted.texts.length > maxItems || wanted.tokens > maxTokens) {
-        return send(request)
+        return restore(send(request))
       }
       const gathering = gatheringFor(wanted)
       const { waiting } = gathering
@@ -371,6 +372,9 @@ export const make = Effect.fnUntraced(function* (
         close(gathering)
         return gathering.fiber === undefined ? Effect.void : Fiber.interrupt(gathering.fiber)
       })
-      return Effect.onInterrupt(Effect.andThen(begin, Deferred.await(one.reply)), () => leave)
+      return Effect.andThen(
+        begin,
+        Effect.onInterrupt(restore(Deferred.await(one.reply)), () => leave)
+      )
     })
 })

@@ -138,6 +138,7 @@ const connectionReasons: ReadonlyMap<string, typeof LlmError.ConnectionReason.Ty
   ["EHOSTUNREACH", "refused"],
   ["ENETUNREACH", "refused"],
   ["ECONNRESET", "reset"],
+  ["ETIMEDOUT", "reset"],
   ["EPIPE", "reset"],
   ["HPE_INVALID_EOF_STATE", "reset"]
 ])
@@ -162,7 +163,8 @@ const connectionError = (
 ): LlmError.TransportError => {
   const context = withRequestId(attempt.context, requestId)
   const code = codeOf(error)
-  if (code === "ETIMEDOUT") {
+  // Of a connection that stood, the system says the same when the other side has gone silent.
+  if (code === "ETIMEDOUT" && !sent) {
     return new LlmError.TimedOut({ ...context, phase: "connect", limit: attempt.limits.connect })
   }
   if (code?.startsWith("HPE_") === true && !connectionReasons.has(code)) {

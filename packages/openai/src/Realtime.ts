@@ -7,6 +7,10 @@
  * and lasts as long as its scope. What the frames say is the caller's to read: `report` and `progress` tell the
  * policies of it.
  *
+ * **Gotchas**
+ *
+ * Once it stands, no clock of `Timeouts` ends it: who reads the frames looks after silence (`attempt.limits.idle`).
+ *
  * @example
  * ```ts
  * import { Resilience } from "@llm/core"

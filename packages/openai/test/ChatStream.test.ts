@@ -740,6 +740,28 @@ describe("what else comes", () => {
     })
   )
 
+  it.effect("a service tier that is told once, somewhere", () =>
+    Effect.gen(function* () {
+      const result = yield* read(
+        role() + text("a") + chunk([], { service_tier: "flex" }) + finish() + usage + done
+      )
+      assert.strictEqual(ChatCompletions.usageOf(replyOf(result))?.serviceTier, "flex")
+      const told = result.events.flatMap((one) => (one._tag === "Usage" ? [one.usage.serviceTier] : []))
+      assert.deepStrictEqual(told, ["flex"])
+    })
+  )
+
+  it.effect("pieces that are nested deeper than a stack is high", () =>
+    Effect.gen(function* () {
+      const deep = `${'{"a":'.repeat(50_000)}1${"}".repeat(50_000)}`
+      const choices = `"choices":[{"index":0,"delta":{"thoughts":${deep}}}]`
+      const result = yield* read(
+        role() + chunk([]).replace('"choices":[]', choices) + text("a") + finish() + done
+      )
+      assert.strictEqual(replyOf(result).choices[0].message.content, "a")
+    })
+  )
+
   it.effect("log probabilities, with each piece and for the whole", () =>
     Effect.gen(function* () {
       const likely = (token: string, logprob: number) => ({ token, logprob, bytes: null, top_logprobs: [] })

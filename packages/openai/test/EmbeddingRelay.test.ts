@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Schema } from "effect"
+import { Effect, Fiber, Layer, References, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import { Guards } from "@llm/core"
@@ -299,6 +299,48 @@ describe("a caller who leaves", () => {
       yield* journal.awaitEntry(({ outcome }) => outcome === "client-left")
       yield* journal.awaitIdle
     }).pipe(Effect.scoped, Effect.provide(Upstream.simulated()))
+  )
+})
+
+describe("a caller who leaves at any moment", () => {
+  it.effect("leaves no batch behind that nobody sends", () =>
+    Effect.gen(function* () {
+      const body = (count: number) =>
+        new TextEncoder().encode(
+          JSON.stringify({ data: Array.from({ length: count }, (_, index) => ({ index, embedding: [1] })) })
+        )
+      const send: EmbeddingRelay.Send = (asked) =>
+        Effect.succeed({
+          _tag: "Whole",
+          status: 200,
+          headers: {},
+          requestId: undefined,
+          attempts: 1,
+          body: body([JSON.parse(String(asked.body)).input].flat().length),
+          usage: () => undefined,
+          outcome: "bypass",
+          age: undefined,
+          call: undefined
+        })
+      for (let moment = 0; moment < 40; moment++) {
+        const relay = yield* EmbeddingRelay.make({}, send)
+        const leaving = yield* Effect.forkChild(
+          // It can be left between any two of its steps.
+          Effect.provideService(
+            Effect.scoped(relay(request({ input: "a" }))),
+            References.MaxOpsBeforeYield,
+            1
+          )
+        )
+        for (let step = 0; step < moment; step++) yield* Effect.yieldNow
+        yield* Fiber.interrupt(leaving)
+        const staying = yield* Effect.forkChild(Effect.scoped(relay(request({ input: "b" }))))
+        for (let step = 0; step < 100; step++) yield* Effect.yieldNow
+        yield* TestClock.adjust("5 millis")
+        for (let step = 0; step < 100; step++) yield* Effect.yieldNow
+        assert.isDefined(staying.pollUnsafe(), `left after ${moment} steps`)
+      }
+    }).pipe(Effect.scoped)
   )
 })
 

@@ -2,8 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Effect, Layer, Redacted, Stream } from "effect"
 import { inspect } from "node:util"
 import { Backoff, type LlmError, Resilience } from "@llm/core"
-import { OpenAi, OpenAiClient } from "@llm/openai"
+import { OpenAi, OpenAiClient, Transport } from "@llm/openai"
 import { Simulator } from "@llm/simulator"
+import { ByteSource } from "../src/internal/byteSource.ts"
 import * as RawServer from "./support/RawServer.ts"
 import * as Upstream from "./support/Upstream.ts"
 
@@ -24,6 +25,11 @@ const completion = JSON.stringify({
 })
 
 const sound = RawServer.response(200, completion)
+
+class NoBytes extends ByteSource {
+  override cancel(): void {}
+  protected override flow(): void {}
+}
 
 describe("connection", () => {
   it.live("refused: nothing listens there", () =>
@@ -73,6 +79,35 @@ describe("connection", () => {
       // On a busy machine the clock may be faster than the server's accept.
       assert.isAtMost(server.accepted(), 1)
       assertSilent(error)
+    })
+  )
+
+  it.effect.each([
+    { sent: true, tag: "ConnectionFailed" },
+    { sent: false, tag: "TimedOut" }
+  ])("timed out by the system, after the request was sent: $sent", ({ sent, tag }) =>
+    Effect.gen(function* () {
+      const cause = Object.assign(new Error("read ETIMEDOUT"), { code: "ETIMEDOUT" })
+      const transport: Transport.Open = () => ({
+        destroy: () => {},
+        exchange: (_target, _headers, _body, _onHead, onFailure) => {
+          queueMicrotask(() => onFailure(new Transport.TransportFailure({ cause, sent })))
+          return new NoBytes()
+        }
+      })
+      const error = yield* Effect.gen(function* () {
+        const openai = yield* OpenAi.OpenAi
+        return yield* Effect.flip(openai.chat.create(question()))
+      }).pipe(
+        Effect.provide(
+          Upstream.at("http://127.0.0.1:9/v1", { backoff: Backoff.layerNone }).pipe(
+            Layer.provide(Layer.succeed(Transport.Transport, transport))
+          )
+        )
+      )
+      assert.strictEqual(error._tag, tag)
+      // What has left may have been executed, and paid for.
+      assert.strictEqual(error.replaySafe, !sent)
     })
   )
 

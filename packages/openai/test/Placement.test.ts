@@ -527,6 +527,13 @@ describe("stored ids", () => {
     assert.deepStrictEqual(StoredIds.inReply({ object: "list", data: [{ id: "file-1" }] }), [])
     assert.deepStrictEqual(StoredIds.inReply("text"), [])
   })
+
+  it("are not looked for deeper than any reply or request of the API goes", () => {
+    const lists = "[".repeat(50_000) + "]".repeat(50_000)
+    const json: unknown = JSON.parse(`{"id":"resp_1","output":${lists},"input":${lists}}`)
+    assert.deepStrictEqual(StoredIds.inReply(json), ["resp_1"])
+    assert.deepStrictEqual(StoredIds.inRequest(json), { ids: [], hints: [] })
+  })
 })
 
 it("a client of several deployments tells their names", () =>

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import type * as Net from "node:net"
 import { Readable } from "node:stream"
+import { ByteSource } from "../src/internal/byteSource.ts"
 import * as NodeTransport from "../src/internal/nodeTransport.ts"
 import type { HeaderRecord, Open, Pool, TransportFailure } from "../src/internal/transport.ts"
 import * as UndiciTransport from "../src/UndiciTransport.ts"
@@ -101,6 +102,14 @@ const contract = (open: Open) => {
         )
         assert.isTrue(answers.every(({ text }) => text === "all"))
         assert.strictEqual(server.accepted(), 100)
+      })
+    )
+
+    it.live("may take any number of milliseconds, whole or not", () =>
+      Effect.gen(function* () {
+        const server = yield* RawServer.make(({ socket }) => socket.write(RawServer.response(200, "here")))
+        const pool = yield* opened(9999.5)
+        assert.strictEqual((yield* exchange(pool, kindOf(server.url))).text, "here")
       })
     )
 
@@ -220,6 +229,39 @@ const contract = (open: Open) => {
       })
     )
 
+    it.live("is larger than what is held for a reader who takes his time: it is whole", () =>
+      Effect.gen(function* () {
+        const pattern = Buffer.from(Array.from({ length: 251 }, (_, index) => index))
+        const sent = Buffer.alloc(8 * 1024 * 1024, pattern)
+        const server = yield* RawServer.make(({ socket }) => {
+          socket.write(`HTTP/1.1 200 OK\r\ncontent-length: ${sent.length}\r\n\r\n`)
+          socket.write(sent)
+        })
+        const pool = yield* opened()
+        const received = yield* Effect.callback<Buffer, TransportFailure>((resume) => {
+          const pieces: Array<Uint8Array> = []
+          const source = pool.exchange(
+            kindOf(server.url),
+            {},
+            "{}",
+            () => {
+              const read = (turns: number): void => {
+                if (turns > 0) return void setImmediate(() => read(turns - 1))
+                for (let bytes = source.take(); bytes !== undefined; bytes = source.take()) pieces.push(bytes)
+                if (source.ended || source.failure !== undefined)
+                  resume(Effect.succeed(Buffer.concat(pieces)))
+                else source.onChange(() => read(20))
+              }
+              read(20)
+            },
+            (failure) => resume(Effect.fail(failure))
+          )
+          return Effect.sync(() => source.cancel())
+        })
+        assert.isTrue(received.equals(sent))
+      })
+    )
+
     it.live("has no length and ends with the connection: it is whole", () =>
       Effect.gen(function* () {
         const answer = yield* brokenBy((socket) => socket.end("HTTP/1.1 200 OK\r\n\r\nall of it"))
@@ -330,4 +372,29 @@ describe("node:http", () => {
 })
 describe("undici", () => {
   contract(UndiciTransport.open)
+})
+
+describe("bytes that wait for their reader", () => {
+  it("are not lost where the connection delivers more as soon as it may", () => {
+    const half = Buffer.alloc(200 * 1024, "x")
+    class Eager extends ByteSource {
+      left = 10
+      override cancel(): void {}
+      protected override flow(goes: boolean): void {
+        if (goes) this.deliver()
+      }
+      deliver(): void {
+        if (this.left === 0) return this.end()
+        this.left -= 2
+        this.add(half)
+        this.add(half)
+      }
+    }
+    const source = new Eager()
+    source.deliver()
+    let size = 0
+    for (let bytes = source.take(); bytes !== undefined; bytes = source.take()) size += bytes.length
+    assert.strictEqual(size, 10 * half.length)
+    assert.isTrue(source.ended)
+  })
 })

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Simulator } from "@llm/simulator"
 import { Effect } from "effect"
+import * as Net from "node:net"
 import * as RealtimeClient from "./support/RealtimeClient.ts"
 
 const model = "gpt-realtime-2.1-mini"
@@ -139,6 +140,55 @@ describe("what it refuses", () => {
       const [bad, good] = [entries[0], entries.at(-1)]
       assert.deepStrictEqual([bad?.status, good?.status], [401, 101])
       assert.notInclude(JSON.stringify(good?.headers), "sk-good")
+    })
+  )
+})
+
+describe("a client by hand", () => {
+  /** Writes a request, and gives what comes back up to the end of a text. */
+  const ask = (url: string, head: string, body: string) =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        const { hostname, port } = new URL(url)
+        const socket = Net.connect({ host: hostname, port: Number(port) })
+        socket.on("error", () => {})
+        const lines = [head, "host: simulator", `content-length: ${Buffer.byteLength(body)}`, "", body]
+        socket.write(lines.join("\r\n"))
+        return socket
+      }),
+      (socket) => Effect.sync(() => socket.destroy())
+    )
+
+  it.effect("may break off before its handshake is answered", () =>
+    Effect.gen(function* () {
+      const simulator = yield* Simulator.make()
+      const upgrade = "connection: upgrade\r\nupgrade: websocket\r\nauthorization: Bearer any"
+      const path = `/v1/realtime?model=${model}%2Bfault=slow-headers:60000ms`
+      const socket = yield* ask(simulator.url, `GET ${path} HTTP/1.1\r\n${upgrade}`, "")
+      yield* simulator.journal.awaitEntry(({ path: asked }) => asked === "/v1/realtime")
+      socket.resetAndDestroy()
+      yield* simulator.journal.awaitEntry(({ open }) => !open)
+    })
+  )
+
+  it.effect("is answered over HTTP/1.1 where it offers HTTP/2", () =>
+    Effect.gen(function* () {
+      const simulator = yield* Simulator.make()
+      const head = [
+        "POST /v1/chat/completions HTTP/1.1",
+        "connection: upgrade, close",
+        "upgrade: h2c",
+        "authorization: Bearer any",
+        "content-type: application/json"
+      ]
+      const body = JSON.stringify({ model: "gpt-6-luna", messages: [{ role: "user", content: "Why?" }] })
+      const socket = yield* ask(simulator.url, head.join("\r\n"), body)
+      const text = yield* Effect.promise(async () => {
+        let all = ""
+        for await (const piece of socket) all += String(piece)
+        return all
+      })
+      assert.match(text, /^HTTP\/1\.1 200 [^]*"finish_reason":"stop"/u)
     })
   )
 })

@@ -41,6 +41,8 @@ export interface Store {
   /** How many events before it is needed more is asked for; 0 where the answer comes at once. */
   readonly ahead: number
   readonly reserve: (lease: string, holds: ReadonlyArray<Hold>) => Effect.Effect<Refusal | undefined>
+  /** The same at once, where the accounts are here; `false` where they do not cover it. */
+  readonly reserveNow?: ((holds: ReadonlyArray<Hold>) => boolean) | undefined
   /** Does not wait: the answer may come before the function returns. */
   readonly extend: (
     lease: string,
@@ -105,7 +107,7 @@ const free: Budget.Lease = { progress: () => undefined, settle: () => Effect.voi
 
 /** One attempt's holds. */
 class RunningLease implements Budget.Lease {
-  private readonly id: string
+  readonly id: string
   private readonly call: Call.Call
   private readonly attempts: number
   private readonly accounts: ReadonlyArray<Account>
@@ -244,30 +246,41 @@ class RunningLease implements Budget.Lease {
 /** The service over a store. `leaseId` gives each reservation a name of its own. */
 export const make = (store: Store, options: Options, leaseId: () => string): Budget.Service => {
   const accounts = makeAccounts(options.meters)
+
+  /** What is to be reserved; `undefined` where no budget is meant. */
+  const prepare = (call: Call.Call, attempts: number, now: number): RunningLease | Refusal | undefined => {
+    const counted = accounts.of(call, now)
+    if (counted.length === 0) return undefined
+    const billed = counted.find(({ meter }) => meter.unit === "pico-dollars")
+    let price: PriceCatalogue.Price | undefined
+    if (billed !== undefined) {
+      const found = Result.andThen(
+        options.prices.priceOf(call.model, call.provider, now, options.terms(call)),
+        // What is not billed by token has no worst case.
+        (one) => Result.map(Cost.worstCase(one, 1, isSilent(call.operation) ? 0 : 1), () => one)
+      )
+      if (Result.isSuccess(found)) price = found.success
+      else if (options.unpriced === "refuse") {
+        return { hold: { account: billed, amount: 0n }, taken: 0n, detail: found.failure.message }
+      }
+    }
+    return new RunningLease(leaseId(), call, attempts, counted, price, store, options, now)
+  }
+
   return {
     reserve: (call, attempts) =>
       Effect.flatMap(Clock.currentTimeMillis, (now) => {
-        const counted = accounts.of(call, now)
-        if (counted.length === 0) return Effect.succeed(free)
-        const billed = counted.find(({ meter }) => meter.unit === "pico-dollars")
-        let price: PriceCatalogue.Price | undefined
-        if (billed !== undefined) {
-          const found = Result.andThen(
-            options.prices.priceOf(call.model, call.provider, now, options.terms(call)),
-            // What is not billed by token has no worst case.
-            (one) => Result.map(Cost.worstCase(one, 1, isSilent(call.operation) ? 0 : 1), () => one)
-          )
-          if (Result.isSuccess(found)) price = found.success
-          else if (options.unpriced === "refuse") {
-            const hold = { account: billed, amount: 0n }
-            return refuse(call, attempts, { hold, taken: 0n, detail: found.failure.message })
-          }
-        }
-        const id = leaseId()
-        const lease = new RunningLease(id, call, attempts, counted, price, store, options, now)
-        return Effect.flatMap(store.reserve(id, lease.holds), (refusal) =>
+        const lease = prepare(call, attempts, now)
+        if (lease === undefined) return Effect.succeed(free)
+        if (!(lease instanceof RunningLease)) return refuse(call, attempts, lease)
+        return Effect.flatMap(store.reserve(lease.id, lease.holds), (refusal) =>
           refusal === undefined ? Effect.succeed(lease) : refuse(call, attempts, refusal)
         )
-      })
+      }),
+    reserveNow: (call, attempts, now) => {
+      const lease = prepare(call, attempts, now)
+      if (lease === undefined) return free
+      return lease instanceof RunningLease && store.reserveNow?.(lease.holds) === true ? lease : undefined
+    }
   }
 }

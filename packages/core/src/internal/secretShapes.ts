@@ -131,8 +131,10 @@ export const coverBearer = (sweep: Sweep, at: number) => {
   }
   if (start === at) return
   sweep.bearer = start
+  // Asked first: of prose nothing is remembered, and what follows it would be looked through for each word of it.
+  if (isProse(sweep, start)) return
   const end = endOf(codes, start, Characters.credential)
-  if (end - start < 6 || isProse(sweep, start)) return
+  if (end - start < 6) return
   sweep.bearer = end
   sweep.cover(at, end)
 }
@@ -171,8 +173,9 @@ export const coverWebToken = (sweep: Sweep, at: number) => {
 export const coverCloudKey = (sweep: Sweep, at: number) => {
   const { codes } = sweep
   if (isThere(codes, at + 1, "Iza")) {
+    if (at < sweep.google) return
     const end = endOf(codes, at + 4, Characters.token)
-    if (at < sweep.google || end - at < 39) return
+    if (end - at < 39) return
     sweep.google = end
     return sweep.cover(at, end)
   }

@@ -26,8 +26,10 @@ export abstract class ByteSource {
     const [first] = this.chunks
     const bytes =
       this.chunks.length === 1 && first !== undefined ? first : Buffer.concat(this.chunks, this.size)
-    if (this.size > highWater) this.flow(true)
+    const wasHeld = this.size > highWater
+    // Before the connection goes on: it may deliver the next bytes at once, and they must not be taken for these.
     this.clear()
+    if (wasHeld) this.flow(true)
     return bytes
   }
 

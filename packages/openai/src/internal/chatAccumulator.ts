@@ -71,6 +71,8 @@ const grow = (held: Piecewise | undefined, entries: Entries): Piecewise => {
 export class ChatAccumulator {
   private head: ChatStream.ChatChunk | undefined
   private usage: unknown
+  /** Not every server tells it with every chunk. */
+  private tier: string | null | undefined
   private more: Map<string, unknown> | undefined
   private readonly choices = new Map<number, PendingChoice>()
 
@@ -80,13 +82,14 @@ export class ChatAccumulator {
       return
     }
     this.head ??= chunk
+    if (this.tier === undefined || chunk.service_tier) this.tier = chunk.service_tier
     this.more = remember(this.more, others(chunk, namedOfChunk))
     let unread = false
     for (const piece of chunk.choices) unread = this.piece(piece, events) || unread
     if (unread) events.push({ _tag: "Unknown", name: undefined, raw: chunk })
     if (chunk.usage !== null && chunk.usage !== undefined) {
       this.usage = chunk.usage
-      const usage = Usage.fromReply(chunk)
+      const usage = Usage.fromReply({ service_tier: this.tier, usage: chunk.usage })
       if (usage !== undefined) events.push({ _tag: "Usage", usage })
     }
   }
@@ -181,7 +184,7 @@ export class ChatAccumulator {
       id: this.head?.id ?? "",
       created: this.head?.created ?? 0,
       model: this.head?.model ?? model,
-      service_tier: this.head?.service_tier,
+      service_tier: this.tier,
       system_fingerprint: this.head?.system_fingerprint,
       choices: [first, ...rest],
       usage: this.usage

@@ -205,9 +205,6 @@ const joined = (pieces: ReadonlyArray<Uint8Array>): Uint8Array => {
   return pieces.length === 1 && first !== undefined ? first : Buffer.concat(pieces)
 }
 
-const join = (left: Uint8Array, right: Uint8Array): Uint8Array =>
-  left.length === 0 ? right : right.length === 0 ? left : Buffer.concat([left, right])
-
 /** What stands before the body of a reply. */
 export const headOf = (attempt: Resilience.Attempt, reply: Reply): ResponseCache.Head => ({
   status: reply.status,
@@ -243,13 +240,16 @@ export const open = Effect.fnUntraced(function* <A, R extends EventReader<A>>(
     })
   }
 
-  let first: Step<A> = { bytes: noBytes, chunks: [] }
+  // Joined once: what is no answer yet, such as the reasoning of some servers, may be long.
+  const pieces: Array<Uint8Array> = []
+  const chunks: Array<A> = []
   while (!reader.meaningful) {
     const bytes = yield* reply.read
     const step: Step<A> = bytes === undefined ? reader.end() : reader.accept(bytes)
     // Nothing was given out yet, so that even a fault after the first words can be retried.
     if (reader.failed !== undefined) return yield* reader.failed
-    first = { bytes: join(first.bytes, step.bytes), chunks: [...first.chunks, ...step.chunks] }
+    pieces.push(step.bytes)
+    for (const chunk of step.chunks) chunks.push(chunk)
     if (bytes === undefined && !reader.meaningful) {
       return yield* new LlmError.ConnectionFailed({
         ...reader.context,
@@ -260,6 +260,7 @@ export const open = Effect.fnUntraced(function* <A, R extends EventReader<A>>(
     }
   }
 
+  const first: Step<A> = { bytes: joined(pieces), chunks }
   let ended = false
 
   /** One step as far as it goes without waiting. */

@@ -120,7 +120,8 @@ export const open: Open = ({ connectTimeout }) => {
     if (socket === null || socket === undefined) return socket
     socket.once(event, () => established.add(socket))
     if (connectTimeout <= longestTimer) {
-      AbortSignal.timeout(connectTimeout).addEventListener("abort", () => {
+      // It takes whole milliseconds only.
+      AbortSignal.timeout(Math.ceil(connectTimeout)).addEventListener("abort", () => {
         if (!established.has(socket)) socket.destroy(connectTimedOut())
       })
     }

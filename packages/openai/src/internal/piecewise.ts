@@ -6,11 +6,19 @@
  */
 import * as Predicate from "effect/Predicate"
 
+/** Deeper than any piece of an API: what is below is held as it came, not merged. */
+const maxDepth = 64
+
 const replaced: ReadonlySet<string> = new Set(["id", "index", "type"])
 
 /** An object that grows. */
 export class Piecewise {
   private readonly fields = new Map<string, unknown>()
+  private readonly depth: number
+  /** @param depth of the object in those that hold it */
+  constructor(depth = 0) {
+    this.depth = depth
+  }
 
   /** Adds a piece to a field; `null` is no piece. */
   add(name: string, piece: unknown): void {
@@ -23,8 +31,8 @@ export class Piecewise {
       for (const item of piece) held.push(item)
     } else if (Array.isArray(piece)) {
       this.fields.set(name, [...piece])
-    } else if (Predicate.isObject(piece)) {
-      const inner = held instanceof Piecewise ? held : new Piecewise()
+    } else if (Predicate.isObject(piece) && this.depth < maxDepth) {
+      const inner = held instanceof Piecewise ? held : new Piecewise(this.depth + 1)
       for (const [key, value] of Object.entries(piece)) inner.add(key, value)
       this.fields.set(name, inner)
     } else {

@@ -111,6 +111,7 @@ export const inRequest = (json: unknown): Named => {
   const ids: Array<string> = []
   const hints: Array<string> = []
   const walk = (value: object, depth: number): void => {
+    if (depth > maxDepth) return
     if (Array.isArray(value)) {
       for (const one of value) if (isObject(one)) walk(one, depth + 1)
       return
@@ -128,7 +129,7 @@ export const inRequest = (json: unknown): Named => {
           for (const id of field) if (typeof id === "string") ids.push(id)
         }
         if (holders.has(name) && "id" in field && typeof field.id === "string") ids.push(field.id)
-        if (depth < maxDepth) walk(field, depth + 1)
+        walk(field, depth + 1)
       }
     }
   }
@@ -193,6 +194,7 @@ const parts: ReadonlySet<string> = new Set([
 export const inReply = (json: unknown): ReadonlyArray<string> => {
   const ids = new Set<string>()
   const walk = (value: object, depth: number): void => {
+    if (depth > maxDepth) return
     if (Array.isArray(value)) {
       for (const one of value) if (isObject(one)) walk(one, depth + 1)
       return
@@ -202,7 +204,7 @@ export const inReply = (json: unknown): ReadonlyArray<string> => {
         if (told.has(name)) ids.add(field)
       } else if (name === "result_files" && Array.isArray(field)) {
         for (const id of field) if (typeof id === "string") ids.add(id)
-      } else if (isObject(field) && parts.has(name) && depth < maxDepth) {
+      } else if (isObject(field) && parts.has(name)) {
         walk(field, depth + 1)
       }
     }

@@ -165,6 +165,8 @@ export class Engine {
 
   /** A WebSocket where the path has one; anywhere else, and where it is refused, an answer. */
   upgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
+    // Node looks after it no longer: a client that breaks off would end the process.
+    socket.on("error", () => {})
     const response = new ServerResponse(request)
     response.shouldKeepAlive = false
     response.assignSocket(socket)

@@ -26,6 +26,10 @@ export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFail
   }
 }
 
+/** Who offers another protocol, as some clients do with h2c, is answered as if they had not. */
+const shouldUpgradeCallback = ({ headers, method }: Http.IncomingMessage): boolean =>
+  method === "GET" && headers.upgrade?.toLowerCase() === "websocket"
+
 export interface Handlers {
   readonly request: (request: Http.IncomingMessage, response: Http.ServerResponse) => void
   readonly upgrade: (request: Http.IncomingMessage, socket: Socket, head: Buffer) => void
@@ -44,7 +48,8 @@ export class Listener {
   /** @param tls its key and certificate; without it the port speaks plain HTTP. */
   constructor(handlers: Handlers, tls?: { readonly key: string; readonly cert: string }) {
     // Timeouts of the server's own would be faults that nobody scripted.
-    const options = { keepAliveTimeout: 0, requestTimeout: 0, headersTimeout: 0, noDelay: true }
+    const timeouts = { keepAliveTimeout: 0, requestTimeout: 0, headersTimeout: 0 }
+    const options = { ...timeouts, noDelay: true, shouldUpgradeCallback }
     this.#server = tls === undefined ? Http.createServer(options) : Https.createServer({ ...options, ...tls })
     this.#server.on("connection", (socket: Socket) => {
       this.#sockets.add(socket)
