@@ -162,8 +162,8 @@ const forbidden = (code: string, detail: string, hint: string) =>
 const generates =
   /^(?:(?:chat|responses)\.(?:create|stream|compact|inputTokens)$|(?:completions|embeddings|images|audio|moderations)\.)/u
 
-/** Longer names are no model's. */
-const longestModel = 300
+/** Longer names are no model's: names are labels and keys wherever calls are counted. */
+export const longestModel = 256
 
 const shown = (model: string): string => JSON.stringify(model.length > 80 ? `${model.slice(0, 80)}…` : model)
 

@@ -171,6 +171,11 @@ export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =
             ErrorAnswer.badRequest("idempotency-key must be 1 to 255 printable characters.")
           )
         }
+        if (facts.model !== undefined && facts.model.length > Access.longestModel) {
+          return Effect.succeed(
+            ErrorAnswer.badRequest(`model must have at most ${Access.longestModel} characters.`, "model")
+          )
+        }
         const operation = facts.stream ? endpoint.streamed : endpoint.operation
         const refused = caller.denies({ operation, model: facts.model })?.response
         if (refused !== undefined) return Effect.succeed(refused)

@@ -88,6 +88,7 @@ const wishOf = (url: string): { readonly model: string; readonly query: Record<s
   // Whose call it is cannot be told, nor which model it runs.
   if (call_id !== undefined) return "A call that runs elsewhere cannot be joined here."
   if (model === undefined || model === "") return "Name the model in the query: /v1/realtime?model=…"
+  if (model.length > Access.longestModel) return `model must have at most ${Access.longestModel} characters.`
   return { model, query }
 }
 

@@ -105,6 +105,23 @@ describe("a failure of the upstream, by its class in the official client", () =>
     })
   )
 
+  it.live("that names a model at any length is turned away before it is counted", () =>
+    Effect.gen(function* () {
+      const { client, origin, simulator } = yield* RunningGateway.make()
+      const model = "m".repeat(257)
+      const failure = yield* failureOf(client().chat.completions.create(question("Why?", model)))
+      assert.deepInclude({ status: failure.status, param: failure.param }, { status: 400, param: "model" })
+      const form = new FormData()
+      form.append("model", model)
+      form.append("file", new Blob(["sound"]), "sound.wav")
+      const answer = yield* Effect.promise(() =>
+        fetch(`${origin}/v1/audio/transcriptions`, { method: "POST", body: form })
+      )
+      assert.strictEqual(answer.status, 400)
+      assert.lengthOf(yield* simulator.journal.entries, 0)
+    })
+  )
+
   it.live("of a stream is the same before its first words", () =>
     Effect.gen(function* () {
       const { client, simulator } = yield* RunningGateway.make({ settings: { LLM_RETRY_TIMES: "2" } })

@@ -322,17 +322,17 @@ describe("a caller who leaves at any moment", () => {
           age: undefined,
           call: undefined
         })
-      for (let moment = 0; moment < 40; moment++) {
+      for (let moment = 0; moment < 160; moment++) {
         const relay = yield* EmbeddingRelay.make({}, send)
         const leaving = yield* Effect.forkChild(
-          // It can be left between any two of its steps.
+          // It can be left after any of its steps.
           Effect.provideService(
             Effect.scoped(relay(request({ input: "a" }))),
             References.MaxOpsBeforeYield,
-            1
+            2 + (moment % 8)
           )
         )
-        for (let step = 0; step < moment; step++) yield* Effect.yieldNow
+        for (let step = 0; step < moment / 8; step++) yield* Effect.yieldNow
         yield* Fiber.interrupt(leaving)
         const staying = yield* Effect.forkChild(Effect.scoped(relay(request({ input: "b" }))))
         for (let step = 0; step < 100; step++) yield* Effect.yieldNow
