@@ -205,9 +205,7 @@ PostgresServer.whereThereIsOne(() => {
     const Usage = Schema.fromJsonString(
       Schema.Struct({ data: Schema.Array(Schema.Struct({ calls: Schema.Finite })) })
     )
-    const Versions = Schema.fromJsonString(
-      Schema.Struct({ keys: Schema.Struct({ version: Schema.Finite }) })
-    )
+    const Versions = Schema.fromJsonString(Schema.Struct({ keys: Schema.Struct({ version: Schema.Finite }) }))
     const Created = Schema.fromJsonString(Schema.Struct({ id: Schema.String, secret: Schema.String }))
 
     tests.effect(
@@ -283,7 +281,9 @@ PostgresServer.whereThereIsOne(() => {
           const [used, unused] = keys.map(({ secret }) => secret)
           // What is heard of a key later would have its secret asked for again.
           const version = ({ admin: look }: typeof first) =>
-            Effect.flatMap(look("GET", "/admin/status"), ({ text }) => Schema.decodeUnknownEffect(Versions)(text))
+            Effect.flatMap(look("GET", "/admin/status"), ({ text }) =>
+              Schema.decodeUnknownEffect(Versions)(text)
+            )
           const made = yield* version(first)
           yield* Effect.repeat(version(strict), {
             until: ({ keys: { version: seen } }) => seen >= made.keys.version,

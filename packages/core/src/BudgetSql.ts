@@ -51,6 +51,7 @@ import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import * as SqlClient from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Budget from "./Budget.ts"
@@ -176,9 +177,14 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
     return away ? Effect.void : Effect.ignore(soon(write(one)))
   }
 
+  const writing = Semaphore.makeUnsafe(1)
+
   /** Until the first that fails: then the others would too. */
-  const writeAll = (wanted: (one: Unwritten) => boolean) =>
+  const writeEach = (wanted: (one: Unwritten) => boolean) =>
     Effect.suspend(() => Effect.forEach([...unwritten.values()].filter(wanted), write, { discard: true }))
+  // By one at a time: what two write would count twice.
+  const writeAll = writing.withPermits(1)(writeEach(() => true))
+  const writeLate = writing.withPermitsIfAvailable(1)(writeEach(({ late }) => late))
 
   const lost = (holds: ReadonlyArray<Leases.Hold>): Leases.Refusal | undefined => {
     const [hold] = holds
@@ -229,8 +235,9 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
   yield* Effect.forkScoped(Effect.forever(extend))
 
   const beat = Effect.gen(function* () {
-    yield* writeAll(({ late }) => late)
+    // First, and never behind what is still to be written: others give back what is not renewed in time.
     yield* tables.renew(now() + lifetime)
+    yield* writeLate
     yield* sweep
   })
   const beats = Effect.forkIn(
@@ -251,8 +258,8 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
       yield* look
       away = false
       yield* Effect.logInfo("Budgets: the database is back")
-      yield* Effect.ignore(writeAll(({ late }) => late))
       beating = yield* beats
+      yield* Effect.ignore(writeLate)
     })
     const what = unavailable === "refuse" ? "refused" : "let through"
     return Effect.andThen(
@@ -264,7 +271,7 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
   // Last here, first at the end: what runs comes to its end, and what is not written yet is.
   const finish = Effect.andThen(
     Effect.suspend(() => Fiber.awaitAll([...running])),
-    writeAll(() => true)
+    writeAll
   )
   yield* Effect.addFinalizer(() =>
     Effect.exit(Effect.timeout(Effect.interruptible(finish), Duration.millis(patience)))
