@@ -66,7 +66,8 @@ const Match = Schema.Struct({
 
 /** A key at an endpoint. */
 export const Deployment = Schema.Struct({
-  name: Name,
+  /** Also a header's value: `x-llm-deployment`. */
+  name: Schema.String.check(Schema.isPattern(/^[\x21-\x7e]+$/u)),
   /** What errors, prices and metrics call it; `openai` unless told. `simulator` needs no key. */
   provider: optional(Name),
   baseUrl: optional(Url),

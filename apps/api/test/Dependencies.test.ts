@@ -156,6 +156,7 @@ cache: { kind: redis }
             answers.map(({ status }) => status),
             [503, 200]
           )
+          assert.include(answers[0].text, "limits_unavailable")
           yield* server.thaw
           yield* strict.becomes("ready")
           yield* patient.becomes("ready")

@@ -376,9 +376,13 @@ const canonical: Record<LlmError.LlmError["_tag"], readonly [type: string, code:
 }
 
 const budgetsAway = ["service_unavailable_error", "budgets_unavailable"] as const
+const limitsAway = ["service_unavailable_error", "limits_unavailable"] as const
 
-const isBudgetsAway = (error: LlmError.LlmError): boolean =>
-  error._tag === "BudgetExceeded" && error.unavailable === true
+/** Where it is kept does not answer: that says nothing of the caller. */
+const awayOf = (error: LlmError.LlmError): readonly [string, string] | undefined => {
+  if (error._tag === "BudgetExceeded" && error.unavailable === true) return budgetsAway
+  return error._tag === "LimitExceeded" && error.uncounted === true ? limitsAway : undefined
+}
 
 /** Left out of what a gateway tells: where the call went, and everything that a model wrote. */
 const withheld: ReadonlySet<string> = new Set([
@@ -397,7 +401,7 @@ const encodeOwn = /* @__PURE__ */ Schema.encodeUnknownSync(/* @__PURE__ */ Schem
 
 /** Writes the OpenAI error body; the same for an HTTP answer and for an error event in a stream. */
 export const toBody = (error: LlmError.LlmError): Body => {
-  const [type, code] = isBudgetsAway(error) ? budgetsAway : canonical[error._tag]
+  const [type, code] = awayOf(error) ?? canonical[error._tag]
   const own = "status" in error || "code" in error
   return {
     error: {
@@ -429,7 +433,7 @@ export const toHttp = (error: LlmError.LlmError): HttpAnswer => {
             "retry-after": String(Math.max(1, Math.ceil(wait / 1000))),
             "retry-after-ms": String(Math.ceil(wait))
           }),
-      ...(turnedAway.has(error._tag) || isBudgetsAway(error) ? {} : { "x-should-retry": "false" })
+      ...(turnedAway.has(error._tag) || awayOf(error) !== undefined ? {} : { "x-should-retry": "false" })
     },
     body: toBody(error)
   }

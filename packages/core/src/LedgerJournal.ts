@@ -177,12 +177,21 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
     for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at)
     size += bytes.length
   }
+  /** What makes a row may be somebody's own price: this runs where nobody would catch what it throws. */
+  const lineOf = (row: () => Row): string => {
+    try {
+      return Lines.format("held", row())
+    } catch (error) {
+      complain("a row cannot be made of a call that runs", error)
+      return ""
+    }
+  }
   const writeBuffered = () => {
     let text = buffered
     buffered = ""
     for (const key of unwritten) {
       const row = held.get(key)
-      if (row !== undefined) text += Lines.format("held", row())
+      if (row !== undefined) text += lineOf(row)
     }
     unwritten.clear()
     try {
