@@ -57,7 +57,8 @@ layer(Gateway.layer(twoDeployments), { excludeTestServices: true, timeout: "60 s
           ["tokens", /\d+ in, \d+ out/u],
           ["price", /input \$0\.10, .*output \$0\.50/u],
           ["cost", /\$0\.0000\d\d/u],
-          ["limits", /everybody: 5\d\d of 600 requests left/u]
+          // Ten come back every second: on a slow machine all are there again.
+          ["limits", /everybody: (?:5\d\d|600) of 600 requests left/u]
         ] as const) {
           assert.match(rows.find((row) => row.startsWith(name)) ?? "", value)
         }
