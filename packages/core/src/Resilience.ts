@@ -328,6 +328,26 @@ export const layer: Layer.Layer<
         return share < limits.firstEvent ? { ...limits, firstEvent: share } : limits
       }
 
+      /** Tells the end of a call, by what its attempts left behind. */
+      const tellCallEnd = (
+        running: Running,
+        { at, call, error, interrupted }: Pick<Observer.CallEnded, "at" | "call" | "error" | "interrupted">
+      ) => {
+        const { content, made: attempts, requestId, startedAt, usage } = running
+        observe({
+          _tag: "CallEnded",
+          call,
+          startedAt,
+          at,
+          attempts,
+          error,
+          interrupted,
+          usage,
+          requestId,
+          content
+        })
+      }
+
       /** Tells the end of an attempt; a stream's call lasts as long as the attempt that answered it. */
       const tellEnd = (
         running: Running,
@@ -343,20 +363,7 @@ export const layer: Layer.Layer<
         if (running.answered !== ended.number) return
         running.usage = usage
         if (!ended.call.stream) return
-        const { content, made: attempts, requestId, startedAt } = running
-        const { at, call, error, interrupted } = ended
-        observe({
-          _tag: "CallEnded",
-          call,
-          startedAt,
-          at,
-          attempts,
-          error,
-          interrupted,
-          usage,
-          requestId,
-          content
-        })
+        tellCallEnd(running, ended)
       }
 
       const attemptOnce = <A, E extends LlmError.LlmError, R>(
@@ -588,21 +595,8 @@ export const layer: Layer.Layer<
               const error = Exit.isSuccess(exit)
                 ? undefined
                 : Option.getOrUndefined(Cause.findErrorOption(exit.cause))
-              const { content, made: attempts, requestId, startedAt, usage } = running
               const interrupted = Exit.isFailure(exit) && error === undefined
-              const at = watchdog.now()
-              observe({
-                _tag: "CallEnded",
-                call,
-                startedAt,
-                at,
-                attempts,
-                error,
-                interrupted,
-                usage,
-                requestId,
-                content
-              })
+              tellCallEnd(running, { call, at: watchdog.now(), error, interrupted })
             })
           )
         })
