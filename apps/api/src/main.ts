@@ -124,19 +124,22 @@ const program = Effect.gen(function* () {
       yield* Effect.scoped(operations)
       return yield* Console.log(`${started.file ?? "the environment"} is valid`)
     }
+    // Said last: who reads it finds both ports open.
     const server = Layer.effectDiscard(Console.log(banner(config, settings))).pipe(
       Layer.provideMerge(
-        Gateway.layer(config, {
-          drainTime: settings.server?.drain,
-          cors: settings.server?.cors,
-          passthrough: settings.server?.passthrough,
-          accessLog: settings.telemetry?.accessLog,
-          tracing: yield* TelemetryExport.isOn(settings),
-          tls
-        })
+        Layer.mergeAll(
+          Gateway.layer(config, {
+            drainTime: settings.server?.drain,
+            cors: settings.server?.cors,
+            passthrough: settings.server?.passthrough,
+            accessLog: settings.telemetry?.accessLog,
+            tracing: yield* TelemetryExport.isOn(settings),
+            tls
+          }),
+          Configuration.layerReload(started, provider),
+          AdminServer.layer(settings)
+        )
       ),
-      Layer.merge(Configuration.layerReload(started, provider)),
-      Layer.merge(AdminServer.layer(settings)),
       Layer.provide(Pipeline.layer(operations)),
       Layer.provide(Explanations.layer()),
       Layer.provide(Accounts.layer(settings, config.data)),

@@ -94,9 +94,12 @@ export const listen = (port: number) =>
     (server) => Effect.sync(() => server?.close())
   )
 
-/** A port that nobody listens on, below those that the system gives to connections of its own. */
+/**
+ * A port that nobody listens on, below those that the system gives to connections of its own, and apart from
+ * those of other test processes: the next nine are free too.
+ */
 export const freePort: Effect.Effect<number> = Effect.gen(function* () {
-  for (let port = 20_000 + (process.pid % 10_000); ; port++) {
+  for (let port = 20_000 + ((process.pid * 10) % 12_000); ; port++) {
     const server = yield* Effect.scoped(listen(port))
     if (server !== undefined) return port
   }
