@@ -100,6 +100,8 @@ export class Access extends Context.Service<
      * @param address where the request comes from; without it failures are not counted
      */
     readonly authenticate: (headers: Headers, address?: string) => Effect.Effect<Caller, Denied>
+    /** Whom `authenticate` would give without a question to anybody; `undefined` where it has to ask, or to deny. */
+    readonly known: (headers: Headers) => Caller | undefined
     readonly policies: Policies
   }
 >()("@llm/api/Access") {}
@@ -298,16 +300,27 @@ export const layer = (options: Options = {}): Layer.Layer<Access, InvalidSetting
 
       const isOpen = () => required === false || (required === "once-made" && !store.hasKeys())
 
-      const accept = (found: Found): Effect.Effect<Caller, Denied> => {
+      const judge = (found: Found): Caller | Denied => {
         const against = lapsed(found, clock.currentTimeMillisUnsafe())
-        if (against !== undefined) return Effect.fail(against)
+        if (against !== undefined) return against
         let caller = callers.get(found)
         if (caller === undefined) callers.set(found, (caller = callerOf(found)))
         store.touch(found.key.id)
-        return Effect.succeed(caller)
+        return caller
+      }
+      const accept = (found: Found): Effect.Effect<Caller, Denied> => {
+        const judged = judge(found)
+        return judged instanceof Denied ? Effect.fail(judged) : Effect.succeed(judged)
       }
 
       return {
+        known: (headers) => {
+          const secret = secretOf(headers)
+          if (secret === undefined || !VirtualKey.isSecret(secret)) return isOpen() ? anyone : undefined
+          const found = store.held(secret)
+          const judged = found === undefined ? undefined : judge(found)
+          return judged instanceof Denied ? undefined : judged
+        },
         authenticate: (headers, address) =>
           Effect.suspend(() => {
             const secret = secretOf(headers)
@@ -316,7 +329,7 @@ export const layer = (options: Options = {}): Layer.Layer<Access, InvalidSetting
               return secret === undefined ? Effect.fail(missing) : failed(address)
             }
             const wait = address === undefined ? 0 : failures.waitOf(address, clock.currentTimeMillisUnsafe())
-            if (wait > 0 && !store.holds(secret)) return Effect.fail(tooManyFailures(wait))
+            if (wait > 0 && store.held(secret) === undefined) return Effect.fail(tooManyFailures(wait))
             return Effect.matchEffect(store.find(secret), {
               onFailure: () => Effect.fail(unavailable),
               onSuccess: (found) => (found === undefined ? failed(address) : accept(found))

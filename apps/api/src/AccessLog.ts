@@ -1,11 +1,11 @@
 /**
  * One line for each request, once its answer is over. What callers wrote is in none: no query, no body, no key.
  */
-import { IncomingMessage, ServerResponse } from "node:http"
-import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
+import type { IncomingMessage } from "node:http"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as HttpServerRequest from "effect/http/HttpServerRequest"
+import type { Incoming } from "./Incoming.ts"
 
 /** What the routes know of a request. */
 interface Facts {
@@ -43,9 +43,9 @@ export interface Followed {
 
 export interface AccessLog {
   /** Follows a request to the end of its answer. */
-  readonly begin: (request: HttpServerRequest.HttpServerRequest) => void
+  readonly begin: (incoming: Incoming) => void
   /** Adds what is known of it. */
-  readonly note: (request: HttpServerRequest.HttpServerRequest, facts: Facts) => void
+  readonly note: (incoming: Incoming, facts: Facts) => void
   /** Follows what becomes a WebSocket, and writes its line when its end is told. */
   readonly follow: (request: HttpServerRequest.HttpServerRequest) => Followed
 }
@@ -72,14 +72,11 @@ export const make: Effect.Effect<AccessLog> = Effect.gen(function* () {
     run(Effect.annotateLogs(Effect.logInfo("request"), told))
   }
   return {
-    begin: (request) => {
-      const incoming = NodeHttpServerRequest.toIncomingMessage(request)
-      const response = NodeHttpServerRequest.toServerResponse(request)
-      if (!(incoming instanceof IncomingMessage) || !(response instanceof ServerResponse)) return
-      const { headers, method, socket, url = "" } = incoming
+    begin: ({ request, response }) => {
+      const { headers, method, socket, url = "" } = request
       const beganAt = clock.currentTimeMillisUnsafe()
       const { bytesWritten } = socket
-      known.set(incoming, {})
+      known.set(request, {})
       response.once("close", () => {
         write({
           method,
@@ -88,17 +85,15 @@ export const make: Effect.Effect<AccessLog> = Effect.gen(function* () {
           whole: response.writableFinished,
           bytes: socket.bytesWritten - bytesWritten,
           milliseconds: clock.currentTimeMillisUnsafe() - beganAt,
-          ...known.get(incoming),
+          ...known.get(request),
           clientRequest: headers["x-client-request-id"]?.slice(0, longest)
         })
       })
     },
-    note: (request, facts) => {
-      const incoming = NodeHttpServerRequest.toIncomingMessage(request)
-      if (!(incoming instanceof IncomingMessage)) return
-      const entry = known.get(incoming)
+    note: ({ request }, facts) => {
+      const entry = known.get(request)
       if (entry === undefined) return
-      known.set(incoming, merged(entry, facts))
+      known.set(request, merged(entry, facts))
     },
     follow: ({ headers, method, url }) => {
       const beganAt = clock.currentTimeMillisUnsafe()

@@ -22,6 +22,7 @@ import { Access, Denied, secretOf } from "./Access.ts"
 import type { AdminStatus } from "./AdminStatus.ts"
 import { type Issued, KeyStore } from "./KeyStore.ts"
 import * as KeyTables from "./KeyTables.ts"
+import * as Incoming from "./Incoming.ts"
 import * as RequestBody from "./RequestBody.ts"
 import * as SchemaProblem from "./SchemaProblem.ts"
 import * as UsageReport from "./UsageReport.ts"
@@ -154,7 +155,7 @@ interface Context {
 }
 
 const readJson = (request: HttpServerRequest.HttpServerRequest): Effect.Effect<unknown, Rejected> =>
-  RequestBody.read(request, bodyLimit, bodyTime).pipe(
+  RequestBody.read(Incoming.fromRouter(request), bodyLimit, bodyTime).pipe(
     Effect.mapError(({ _tag }) =>
       _tag === "BodyTooLarge"
         ? new Rejected({

@@ -34,10 +34,51 @@ const lingering = 10_000
 const shouldUpgradeCallback = ({ headers, method }: Http.IncomingMessage): boolean =>
   method === "GET" && headers.upgrade?.toLowerCase() === "websocket"
 
+/** Is asked about each request before its listeners are, and keeps it where it gives true. */
+export type Front = (request: Http.IncomingMessage, response: Http.ServerResponse) => boolean
+
+/** How a server differs from Node's. */
+export interface Manner {
+  /** Nobody unless told. */
+  readonly front?: Front | undefined
+  /** Milliseconds; 10 seconds unless told. */
+  readonly lingerTime?: number | undefined
+}
+
+/** Every listener of Node's is told of every request: who is to have it alone must be asked before. */
+const asksFirst =
+  (began: (request: Http.IncomingMessage, response: Http.ServerResponse) => void, front: Front) =>
+  (event: string, [request, response]: ReadonlyArray<unknown>): boolean => {
+    if (event !== "request") return false
+    if (!(request instanceof Http.IncomingMessage && response instanceof Http.ServerResponse)) return false
+    began(request, response)
+    return front(request, response)
+  }
+
+const nobody = () => false
+
+class PlainServer extends Http.Server {
+  keeps: (event: string, values: ReadonlyArray<unknown>) => boolean = nobody
+  override emit(event: string, ...values: Array<unknown>): boolean {
+    return this.keeps(event, values) || super.emit(event, ...values)
+  }
+}
+
+class SecureServer extends Https.Server {
+  keeps: PlainServer["keeps"] = nobody
+  override emit(event: string, ...values: Array<unknown>): boolean {
+    return this.keeps(event, values) || super.emit(event, ...values)
+  }
+}
+
 /** Takes the options of `http.createServer`. */
-export const make = (options: Http.ServerOptions, lingerTime = lingering): Http.Server => {
-  const server = Http.createServer({ shouldUpgradeCallback, ...options })
+export const make = (
+  options: Http.ServerOptions,
+  { front = nobody, lingerTime = lingering }: Manner = {}
+): Http.Server => {
+  const server = new PlainServer({ shouldUpgradeCallback, ...options })
   const drain = draining(server, lingerTime)
+  server.keeps = asksFirst(drain.began, front)
   server.on("connection", drain.opened)
   server.closeIdleConnections = drain.closeIdle
   return server
@@ -46,9 +87,10 @@ export const make = (options: Http.ServerOptions, lingerTime = lingering): Http.
 /** The same over TLS; `setSecureContext` takes a renewed certificate. Throws where the certificate is none. */
 export const makeSecure = (
   options: Http.ServerOptions,
-  { cert, key, passphrase }: Certificate
+  { cert, key, passphrase }: Certificate,
+  { front = nobody, lingerTime = lingering }: Manner = {}
 ): Https.Server => {
-  const server = Https.createServer({
+  const server = new SecureServer({
     shouldUpgradeCallback,
     ...options,
     cert,
@@ -57,7 +99,8 @@ export const makeSecure = (
     ALPNProtocols: ["http/1.1"],
     handshakeTimeout
   })
-  const drain = draining(server, lingering)
+  const drain = draining(server, lingerTime)
+  server.keeps = asksFirst(drain.began, front)
   /** Connections whose handshake is not done, by the address of their other end. */
   const strangers = new Map<string, Socket>()
   const peerOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`
@@ -102,7 +145,6 @@ const draining = (server: Http.Server | Https.Server, lingerTime: number) => {
       if (!request.complete && !socket.destroyed) linger(request, socket)
     })
   }
-  server.on("request", began)
   server.on("checkContinue", began)
   server.on("upgrade", ({ socket }) => {
     begin(socket)
@@ -118,6 +160,7 @@ const draining = (server: Http.Server | Https.Server, lingerTime: number) => {
     })
   })
   return {
+    began,
     opened: (socket: Socket): void => {
       running.set(socket, 0)
       socket.once("close", () => running.delete(socket))

@@ -142,6 +142,13 @@ export const all: ReadonlyArray<Endpoint> = lines.map(
   })
 )
 
+/** Those whose path is one alone and whose body is JSON, whatever its type says, by their path from `/v1` on. */
+export const straight: ReadonlyMap<string, Endpoint> = new Map(
+  all
+    .filter(({ body, method, path }) => method === "post" && body === "json" && !path.includes("{"))
+    .map((endpoint) => [`/v1${endpoint.path}`, endpoint])
+)
+
 /** Any path that the configuration lets through: its body is not read, and its reply is what it says it is. */
 export const passedOn = (method: Method): Endpoint => ({
   method,

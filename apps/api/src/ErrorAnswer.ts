@@ -146,6 +146,12 @@ export const unknownRoute = (method: string, path: string): HttpServerResponse.H
     })
   )
 
+/** 500: the fault is the gateway's own. */
+export const defect = (): HttpServerResponse.HttpServerResponse =>
+  fromError(
+    new LlmError.ServerError({ ...ours, status: 500, detail: "The gateway failed; its log says why." })
+  )
+
 /** 503: the gateway is about to stop. */
 export const draining = (): HttpServerResponse.HttpServerResponse =>
   fromError(

@@ -11,6 +11,7 @@ import * as HttpRouter from "effect/http/HttpRouter"
 import type * as HttpServer from "effect/http/HttpServer"
 import type { ServeError } from "effect/http/HttpServerError"
 import * as DrainingServer from "./DrainingServer.ts"
+import { Front } from "./Front.ts"
 import type { GatewayConfig } from "./GatewayConfig.ts"
 import * as HealthRoutes from "./HealthRoutes.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
@@ -48,11 +49,14 @@ export const layer = (
   const drainTime = options.drainTime ?? "20 seconds"
   const origins = Origins.make(options.cors ?? [])
   const accessLog = options.accessLog ?? false
+  const front = new Front()
   const routes = OpenAiRoutes.layer({
     bodyLimit: config.bodyLimit,
     passthrough: options.passthrough ?? [],
     origins,
-    accessLog
+    accessLog,
+    // Whoever wants spans wants the server's own too: the router makes them.
+    front: options.tracing === true ? undefined : front
   })
   const realtime = Realtime.layer({ bodyLimit: config.bodyLimit, origins, accessLog })
   return Readiness.drainOnClose(drainTime).pipe(
@@ -63,7 +67,13 @@ export const layer = (
       })
     ),
     Layer.provideMerge(
-      listening(config, Duration.sum(Duration.fromInputUnsafe(drainTime), farewell), origins, options.tls)
+      listening(
+        config,
+        Duration.sum(Duration.fromInputUnsafe(drainTime), farewell),
+        origins,
+        front,
+        options.tls
+      )
     ),
     Layer.provide(Readiness.Readiness.layer),
     Layer.provide(Layer.succeed(References.TracerEnabled, options.tracing ?? false))
@@ -74,11 +84,12 @@ const listening = (
   { host, port, reusePort }: GatewayConfig,
   drainTime: Duration.Input,
   { mark }: Origins.Origins,
+  front: Front,
   tls: Tls | undefined
 ): Layer.Layer<HttpServer.HttpServer, ServeError> =>
   Layer.unwrap(
     Effect.sync(() => {
-      const { follow, server } = serverOf(tls)
+      const { follow, server } = serverOf(tls, (request, response) => front.keeps(request, response))
       server.maxHeadersCount = 200
       // Before the routes: whatever they answer carries the mark.
       if (mark !== undefined) server.on("request", mark)
@@ -99,15 +110,15 @@ const listening = (
   )
 
 /** The server, and what follows its certificate. */
-const serverOf = (tls: Tls | undefined) => {
+const serverOf = (tls: Tls | undefined, front: DrainingServer.Front) => {
   const limits = {
     requestTimeout: 0,
     headersTimeout: 60_000,
     keepAliveTimeout: 65_000,
     maxHeaderSize: 32 * 1024
   }
-  if (tls === undefined) return { server: DrainingServer.make(limits), follow: Layer.empty }
-  const server = DrainingServer.makeSecure(limits, tls.certificate)
+  if (tls === undefined) return { server: DrainingServer.make(limits, { front }), follow: Layer.empty }
+  const server = DrainingServer.makeSecure(limits, tls.certificate, { front })
   const renew = (certificate: DrainingServer.Certificate) =>
     Effect.sync(() => server.setSecureContext(certificate))
   return {

@@ -101,8 +101,8 @@ export class KeyStore extends Context.Service<
   {
     /** The key of a secret; `undefined` where there is none. */
     readonly find: (secret: string) => Effect.Effect<Found | undefined, KeysUnavailable>
-    /** Whether a secret's key is in memory, so that `find` asks nobody. */
-    readonly holds: (secret: string) => boolean
+    /** What `find` would give without asking anybody; `undefined` where it would have to. */
+    readonly held: (secret: string) => Found | undefined
     /** A key that was found before. */
     readonly keyOf: (id: string) => VirtualKey.Key | undefined
     readonly teamOf: (id: string) => VirtualKey.Team | undefined
@@ -403,6 +403,9 @@ const make = Effect.fnUntraced(function* (options: Options) {
       })
     })
 
+  const held = (secret: string): Found | undefined =>
+    isUsable() && VirtualKey.isSecret(secret) ? cache.get(VirtualKey.hashOf(secret)) : undefined
+
   const find = (secret: string): Effect.Effect<Found | undefined, KeysUnavailable> =>
     Effect.suspend(() => {
       if (!VirtualKey.isSecret(secret)) return Effect.succeed(undefined)
@@ -551,7 +554,7 @@ const make = Effect.fnUntraced(function* (options: Options) {
 
   return KeyStore.of({
     find,
-    holds: (secret) => cache.get(VirtualKey.hashOf(secret)) !== undefined,
+    held,
     keyOf: (id) => cache.keyOf(id),
     teamOf: (id) => cache.teams.get(id),
     touch,

@@ -8,7 +8,6 @@ import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import * as HttpRouter from "effect/http/HttpRouter"
-import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { Call, type LlmError, PriceCatalogue } from "@llm/core"
 import type { Passthrough } from "@llm/openai"
@@ -19,7 +18,9 @@ import * as CallerHeaders from "./CallerHeaders.ts"
 import * as Endpoints from "./Endpoints.ts"
 import * as ErrorAnswer from "./ErrorAnswer.ts"
 import * as Explanations from "./Explanations.ts"
+import * as Front from "./Front.ts"
 import * as Idempotency from "./Idempotency.ts"
+import * as Incoming from "./Incoming.ts"
 import * as JsonRequest from "./JsonRequest.ts"
 import * as ModelList from "./ModelList.ts"
 import type { Origins } from "./Origins.ts"
@@ -38,12 +39,14 @@ export interface Options {
   readonly origins: Origins
   /** Whether every request is a line of the log. */
   readonly accessLog: boolean
+  /** Where the server offers requests before it asks the router; nowhere unless told. */
+  readonly front?: Front.Front | undefined
 }
 
 /** How long a body may take that is held, and how long an upload may be silent, in milliseconds. */
 const bodyTime = 60_000
 
-type Request = HttpServerRequest.HttpServerRequest
+type Request = Incoming.Incoming
 type Answer = Effect.Effect<HttpServerResponse.HttpServerResponse, never, Scope.Scope>
 
 const ownerOf = ({ keyId, tenant }: Access.Caller): string => JSON.stringify([tenant, keyId])
@@ -69,7 +72,7 @@ const methods = { get: "GET", post: "POST", put: "PUT", patch: "PATCH", delete: 
 const routeOf = (path: string): `/${string}` => `/v1${path.replaceAll(/\{(\w+)\}/gu, ":$1")}`
 
 /** The routes. */
-export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =>
+export const layer = ({ accessLog, bodyLimit, front, origins, passthrough }: Options) =>
   HttpRouter.use(
     Effect.fnUntraced(function* (router) {
       const pipeline = yield* Pipeline
@@ -87,15 +90,12 @@ export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =
 
       /** Who calls, before anything of a body is read. */
       const identify = ({
-        headers,
-        remoteAddress
+        address,
+        headers
       }: Request): Effect.Effect<Access.Caller, HttpServerResponse.HttpServerResponse> =>
         access === undefined
           ? Effect.succeed(Access.anyone)
-          : Effect.mapError(
-              access.authenticate(headers, Option.getOrUndefined(remoteAddress)),
-              ({ response }) => response
-            )
+          : Effect.mapError(access.authenticate(headers, address), ({ response }) => response)
 
       /** What became of a call, for whoever asked; where the limits stand is read only then. */
       const explain = (
@@ -142,7 +142,7 @@ export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =
         }
         return Effect.andThen(
           explain(asked, { status: reply.status, cache: reply.outcome, cost }, reply.call),
-          Relay.write(reply, incoming, more, readiness.over)
+          Relay.write(reply, incoming.response, more, readiness.over)
         )
       }
 
@@ -299,6 +299,20 @@ export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =
           }
         })
 
+      /** With the whole of its body. */
+      const json = (
+        caller: Access.Caller,
+        incoming: Request,
+        endpoint: Endpoints.Endpoint,
+        path: string,
+        body: Uint8Array
+      ): Answer => {
+        const facts = endpoint.read(body)
+        if (typeof facts === "string") return Effect.succeed(ErrorAnswer.badRequest(`The body ${facts}`))
+        const asked = endpoint.reply === "events" || !facts.stream ? facts : { ...facts, stream: false }
+        return send(caller, incoming, endpoint, path, asked, body)
+      }
+
       /** With its body, as far as that is held. */
       const received = (
         caller: Access.Caller,
@@ -326,19 +340,7 @@ export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =
           case "json":
             return Effect.matchEffect(read(incoming), {
               onFailure: (error) => Effect.succeed(unread(error)),
-              onSuccess: (body) => {
-                const facts = endpoint.read(body)
-                return typeof facts === "string"
-                  ? Effect.succeed(ErrorAnswer.badRequest(`The body ${facts}`))
-                  : send(
-                      caller,
-                      incoming,
-                      endpoint,
-                      path,
-                      endpoint.reply === "events" ? facts : { ...facts, stream: false },
-                      body
-                    )
-              }
+              onSuccess: (body) => json(caller, incoming, endpoint, path, body)
             })
         }
       }
@@ -364,19 +366,36 @@ export const layer = ({ accessLog, bodyLimit, origins, passthrough }: Options) =
         path: HttpRouter.PathInput,
         answer: (incoming: Request) => Answer
       ) =>
-        router.add(
-          method,
-          path,
-          log === undefined
-            ? answer
-            : (incoming) => {
-                log.begin(incoming)
-                return answer(incoming)
-              }
-        )
+        router.add(method, path, (request) => {
+          const incoming = Incoming.fromRouter(request)
+          log?.begin(incoming)
+          return answer(incoming)
+        })
 
       for (const endpoint of Endpoints.all) {
         yield* add(methods[endpoint.method], routeOf(endpoint.path), handle(endpoint))
+      }
+
+      if (front !== undefined) {
+        const run = yield* Front.runner
+        front.keeps = (request, response) => {
+          const endpoint = request.method === "POST" ? Endpoints.straight.get(request.url ?? "") : undefined
+          if (endpoint === undefined || readiness.draining) return false
+          const length = Number(request.headers["content-length"])
+          if (!(length <= Number(bodyLimit))) return false
+          const incoming = Incoming.fromNode(request, response)
+          const caller = access === undefined ? Access.anyone : access.known(incoming.headers)
+          if (caller === undefined || !origins.allows(incoming.headers)) return false
+          origins.mark?.(request, response)
+          log?.begin(incoming)
+          log?.note(incoming, { key: caller.keyId })
+          readings.gather(request, Number(bodyLimit), (body) => {
+            if (body instanceof Uint8Array)
+              run(incoming, json(caller, incoming, endpoint, endpoint.path, body))
+            else if (body._tag !== "BodyUnreadable") run(incoming, Effect.succeed(unread(body)))
+          })
+          return true
+        }
       }
 
       const explained = (incoming: Request) =>

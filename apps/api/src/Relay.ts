@@ -1,10 +1,8 @@
 /**
  * Replies as they are written: the provider's own, with headers that say what happened on the way.
  */
-import { ServerResponse } from "node:http"
-import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
+import type { ServerResponse } from "node:http"
 import * as Effect from "effect/Effect"
-import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { ErrorResponse, LlmError } from "@llm/core"
 import type { Passthrough } from "@llm/openai"
@@ -59,8 +57,8 @@ export const logFailure = (error: LlmError.LlmError) =>
     Effect.annotateLogs({ error: error._tag, attempts: error.attempts, requestId: error.requestId ?? "none" })
   )
 
-/** Already written: what the router does with this is nothing. */
-const written = HttpServerResponse.empty()
+/** Already written: nothing is to be done with this. */
+export const written = HttpServerResponse.empty()
 
 const stopping = (reply: Passthrough.RawReply) =>
   new LlmError.Overloaded({
@@ -85,12 +83,10 @@ const stopping = (reply: Passthrough.RawReply) =>
  */
 export const write = (
   reply: Passthrough.RawReply,
-  request: HttpServerRequest.HttpServerRequest,
+  response: ServerResponse,
   more: Readonly<Record<string, string>>,
   over: Effect.Effect<void>
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
-  const response = NodeHttpServerRequest.toServerResponse(request)
-  if (!(response instanceof ServerResponse)) return Effect.die(new Error("the gateway serves HTTP/1.1 only"))
   const headers = headersOf(reply, more)
   if (reply._tag === "Whole") {
     headers["content-length"] = String(reply.body.length)

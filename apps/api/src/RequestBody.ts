@@ -4,13 +4,12 @@
  * Read from Node's request itself: the general reader of the HTTP module waits for the connection's own
  * bookkeeping after the last byte, which costs every request a turn of the event loop and more.
  */
-import { IncomingMessage, ServerResponse } from "node:http"
-import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import type { IncomingMessage } from "node:http"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import type * as HttpServerRequest from "effect/http/HttpServerRequest"
+import type { Incoming } from "./Incoming.ts"
 
 /** The body is larger than it may be. */
 export class BodyTooLarge extends Schema.TaggedError<BodyTooLarge>()("BodyTooLarge", {}) {}
@@ -21,11 +20,15 @@ export class BodyUnreadable extends Schema.TaggedError<BodyUnreadable>()("BodyUn
 /** The client takes longer than a body may. */
 export class BodyTooSlow extends Schema.TaggedError<BodyTooSlow>()("BodyTooSlow", {}) {}
 
+/** Why there is no body. */
+export type Unread = BodyTooLarge | BodyUnreadable | BodyTooSlow
+
+/** A body, or why there is none. */
+export type Read = Uint8Array | Unread
+
 /** Tells a client that asked first (`Expect: 100-continue`) to send its body. */
-export const welcome = (request: HttpServerRequest.HttpServerRequest): void => {
-  if (request.headers["expect"]?.toLowerCase() !== "100-continue") return
-  const response = NodeHttpServerRequest.toServerResponse(request)
-  if (response instanceof ServerResponse && !response.headersSent) response.writeContinue()
+export const welcome = ({ headers, response }: Incoming): void => {
+  if (headers["expect"]?.toLowerCase() === "100-continue" && !response.headersSent) response.writeContinue()
 }
 
 /** As many pieces are put together as soon as they are there. */
@@ -83,8 +86,13 @@ export class Readings {
   }
 
   /** Reads a body as `read` does. */
-  read(request: HttpServerRequest.HttpServerRequest, limit: number) {
-    return collect(request, limit, this)
+  read(incoming: Incoming, limit: number) {
+    return collect(incoming, limit, this)
+  }
+
+  /** The same without a fiber: `told` is called once, unless what is given is called before. */
+  gather(request: IncomingMessage, limit: number, told: (read: Read) => void): () => void {
+    return gather(request, limit, told, this)
   }
 
   /** Ends those that took too long; never returns. */
@@ -107,51 +115,43 @@ export class Readings {
  * @param limit the most bytes that are taken
  * @param time how long it may take, in milliseconds
  */
-export const read = (
-  request: HttpServerRequest.HttpServerRequest,
-  limit: number,
-  time: number
-): Effect.Effect<Uint8Array, BodyTooLarge | BodyUnreadable | BodyTooSlow> =>
-  Effect.timeoutOrElse(collect(request, limit), {
+export const read = (incoming: Incoming, limit: number, time: number): Effect.Effect<Uint8Array, Unread> =>
+  Effect.timeoutOrElse(collect(incoming, limit), {
     duration: time,
     orElse: () => Effect.fail(new BodyTooSlow())
   })
 
-const collect = (
-  request: HttpServerRequest.HttpServerRequest,
-  limit: number,
-  readings?: Readings
-): Effect.Effect<Uint8Array, BodyTooLarge | BodyUnreadable | BodyTooSlow> =>
+const collect = (incoming: Incoming, limit: number, readings?: Readings): Effect.Effect<Uint8Array, Unread> =>
   Effect.callback((resume) => {
-    const incoming = NodeHttpServerRequest.toIncomingMessage(request)
-    if (!(incoming instanceof IncomingMessage))
-      return resume(Effect.die(new Error("the gateway serves HTTP/1.1 only")))
     if (Number(incoming.headers["content-length"] ?? 0) > limit)
       return resume(Effect.fail(new BodyTooLarge()))
-    welcome(request)
-    const pieces = new Pieces()
-    const onData = (piece: Buffer) => {
-      pieces.add(piece)
-      if (pieces.size <= limit) return
-      stop()
-      resume(Effect.fail(new BodyTooLarge()))
-    }
-    const onEnd = () => {
-      stop()
-      resume(Effect.succeed(pieces.whole))
-    }
-    const onBroken = () => {
-      stop()
-      resume(Effect.fail(new BodyUnreadable()))
-    }
-    const done = readings?.add(() => {
-      stop()
-      resume(Effect.fail(new BodyTooSlow()))
-    })
-    const stop = () => {
-      done?.()
-      incoming.off("data", onData).off("end", onEnd).off("error", onBroken).off("aborted", onBroken)
-    }
-    incoming.on("data", onData).on("end", onEnd).on("error", onBroken).on("aborted", onBroken)
-    return Effect.sync(stop)
+    welcome(incoming)
+    const told = (read: Read) => resume(read instanceof Uint8Array ? Effect.succeed(read) : Effect.fail(read))
+    return Effect.sync(gather(incoming.request, limit, told, readings))
   })
+
+const gather = (
+  request: IncomingMessage,
+  limit: number,
+  told: (read: Read) => void,
+  readings: Readings | undefined
+): (() => void) => {
+  const pieces = new Pieces()
+  const end = (read: Read) => {
+    stop()
+    told(read)
+  }
+  const onData = (piece: Buffer) => {
+    pieces.add(piece)
+    if (pieces.size > limit) end(new BodyTooLarge())
+  }
+  const onEnd = () => end(pieces.whole)
+  const onBroken = () => end(new BodyUnreadable())
+  const done = readings?.add(() => end(new BodyTooSlow()))
+  const stop = () => {
+    done?.()
+    request.off("data", onData).off("end", onEnd).off("error", onBroken).off("aborted", onBroken)
+  }
+  request.on("data", onData).on("end", onEnd).on("error", onBroken).on("aborted", onBroken)
+  return stop
+}

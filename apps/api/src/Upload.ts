@@ -1,17 +1,16 @@
 /**
  * A body that goes on to the provider while it comes in: never held, and read once.
  */
-import { IncomingMessage } from "node:http"
-import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
+import type { IncomingMessage } from "node:http"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import type { Passthrough } from "@llm/openai"
 import { boundaryOf, type Field, FormFields } from "./FormFields.ts"
+import type { Incoming } from "./Incoming.ts"
 import { BodyTooSlow, BodyUnreadable, Pieces, welcome } from "./RequestBody.ts"
 
 /** Two readers could take the form for different things. */
@@ -43,12 +42,12 @@ const sizeOf = ({ headers }: IncomingMessage): number | undefined => {
 const hasBody = (incoming: IncomingMessage): boolean =>
   incoming.headers["transfer-encoding"] !== undefined || (sizeOf(incoming) ?? 0) > 0
 
-type Incoming = AsyncIterator<Uint8Array>
+type Body = AsyncIterator<Uint8Array>
 
 // The answer to a body that was left unread still has to go out on its connection.
-const piecesOf = (incoming: IncomingMessage): Incoming => incoming.iterator({ destroyOnReturn: false })
+const piecesOf = (incoming: IncomingMessage): Body => incoming.iterator({ destroyOnReturn: false })
 
-const streamOf = (open: () => Incoming, idle: Duration.Input) =>
+const streamOf = (open: () => Body, idle: Duration.Input) =>
   Stream.fromAsyncIterable<Uint8Array, BodyUnreadable | BodyTooSlow>(
     { [Symbol.asyncIterator]: open },
     () => new BodyUnreadable()
@@ -59,29 +58,21 @@ const streamOf = (open: () => Incoming, idle: Duration.Input) =>
  *
  * @param idle how long the client may be silent within it
  */
-export const make = (
-  request: HttpServerRequest.HttpServerRequest,
-  idle: Duration.Input
-): Passthrough.Upload | undefined => {
-  const incoming = NodeHttpServerRequest.toIncomingMessage(request)
-  if (!(incoming instanceof IncomingMessage) || !hasBody(incoming)) return undefined
+export const make = (incoming: Incoming, idle: Duration.Input): Passthrough.Upload | undefined => {
+  const { request } = incoming
+  if (!hasBody(request)) return undefined
   return {
-    size: sizeOf(incoming),
-    contentType: incoming.headers["content-type"] ?? "application/octet-stream",
+    size: sizeOf(request),
+    contentType: request.headers["content-type"] ?? "application/octet-stream",
     stream: streamOf(() => {
-      welcome(request)
-      return piecesOf(incoming)
+      welcome(incoming)
+      return piecesOf(request)
     }, idle)
   }
 }
 
 /** The body as it came; a later field that contradicts what was read ends it before its end. */
-const asItCame = (
-  head: ReadonlyArray<Uint8Array>,
-  rest: Incoming,
-  fields: FormFields,
-  idle: Duration.Input
-) =>
+const asItCame = (head: ReadonlyArray<Uint8Array>, rest: Body, fields: FormFields, idle: Duration.Input) =>
   Stream.concat(
     Stream.fromIterable(head),
     Stream.mapEffect(
@@ -102,19 +93,18 @@ const asItCame = (
  * @returns fails with `FormAmbiguous` where the model cannot be told for sure
  */
 export const peek = (
-  request: HttpServerRequest.HttpServerRequest,
+  incoming: Incoming,
   idle: Duration.Input
 ): Effect.Effect<Form, BodyUnreadable | BodyTooSlow | FormAmbiguous, Scope.Scope> =>
   Effect.gen(function* () {
-    const upload = make(request, idle)
-    const incoming = NodeHttpServerRequest.toIncomingMessage(request)
+    const upload = make(incoming, idle)
     const boundary = upload === undefined ? undefined : boundaryOf(upload.contentType)
-    if (upload === undefined || boundary === undefined || !(incoming instanceof IncomingMessage)) {
+    if (upload === undefined || boundary === undefined) {
       return { upload, fields: new Map(), isComplete: true }
     }
-    welcome(request)
+    welcome(incoming)
     const fields = new FormFields(boundary)
-    const pieces = piecesOf(incoming)
+    const pieces = piecesOf(incoming.request)
     yield* Effect.addFinalizer(() => Effect.sync(() => void pieces.return?.()))
     const next = Effect.timeoutOrElse(
       Effect.tryPromise({ try: () => pieces.next(), catch: () => new BodyUnreadable() }),

@@ -23,7 +23,7 @@ const listening = (server: Server) =>
 describe("a client whose request is answered before its body came", () => {
   it.live("is cut off after a while, however slowly it goes on", () =>
     Effect.gen(function* () {
-      const server = DrainingServer.make({ requestTimeout: 0, keepAliveTimeout: 60_000 }, 100)
+      const server = DrainingServer.make({ requestTimeout: 0, keepAliveTimeout: 60_000 }, { lingerTime: 100 })
       server.on("request", (_, response) => response.writeHead(401).end())
       const raw = yield* RawConnection.make(yield* listening(server))
       const head = RawConnection.request("POST", "/", { headers: { "content-length": "1000000" } })
@@ -53,7 +53,7 @@ describe("a client whose upgrade is refused", () => {
   /** The server's side of a connection that was to be a WebSocket, once the client has said more. */
   const refused = (lingerTime: number, allowHalfOpen: boolean) =>
     Effect.gen(function* () {
-      const server = DrainingServer.make({}, lingerTime)
+      const server = DrainingServer.make({}, { lingerTime })
       const { promise, resolve } = Promise.withResolvers<Net.Socket>()
       server.on("upgrade", ({ socket }) => resolve(socket))
       const client = Net.connect({ host: "127.0.0.1", port: yield* listening(server), allowHalfOpen })
