@@ -17,7 +17,7 @@ export type Read = (body: Uint8Array) => Facts | string
 
 const optional = <S extends Schema.Top>(schema: S) => Schema.optional(Schema.NullOr(schema))
 
-const Generating = Schema.Struct({
+export const Generating = Schema.Struct({
   model: optional(Schema.String),
   stream: optional(Schema.Boolean),
   n: optional(Schema.Finite),
@@ -27,7 +27,7 @@ const Generating = Schema.Struct({
   prompt_cache_key: optional(Schema.String)
 })
 
-const Computed = Schema.Struct({ model: optional(Schema.String) })
+export const Computed = Schema.Struct({ model: optional(Schema.String) })
 
 /** More levels are no request: they only cost whoever reads them. */
 const deepest = 64
@@ -55,14 +55,40 @@ const isDeep = (text: Uint8Array): boolean => {
   return false
 }
 
+type Fields = Readonly<Record<string, unknown>>
+
+const isFields = (json: unknown): json is Fields =>
+  typeof json === "object" && json !== null && !Array.isArray(json)
+
 /** Some servers know no letter case in names: they would take `Model` for the model, and the policies would not. */
-const hasTwin = (request: object): boolean => {
+const hasTwin = (request: Fields): boolean => {
   for (const name in request) if (name.length === 5 && name !== "model" && /^model$/iu.test(name)) return true
   return false
 }
 
-const reader = <S extends Schema.ConstraintDecoder<unknown>>(schema: S) => {
-  const isRequest = Schema.is(schema)
+const isText = (value: unknown): boolean => value === undefined || value === null || typeof value === "string"
+const isFlag = (value: unknown): boolean =>
+  value === undefined || value === null || typeof value === "boolean"
+const isNumber = (value: unknown): boolean =>
+  value === undefined || value === null || (typeof value === "number" && Number.isFinite(value))
+
+/** What the schema says, without its interpreter: every request passes here. */
+export const isComputed = (request: Fields): request is typeof Computed.Type => isText(request["model"])
+
+/** What the schema says, without its interpreter: every request passes here. */
+export const isGenerating = (request: Fields): request is typeof Generating.Type =>
+  isText(request["model"]) &&
+  isFlag(request["stream"]) &&
+  isNumber(request["n"]) &&
+  isNumber(request["max_completion_tokens"]) &&
+  isNumber(request["max_output_tokens"]) &&
+  isNumber(request["max_tokens"]) &&
+  isText(request["prompt_cache_key"])
+
+const reader = <S extends Schema.ConstraintDecoder<unknown>>(
+  schema: S,
+  isRequest: (request: Fields) => request is S["Type"] & Fields
+) => {
   const decode = Schema.decodeUnknownResult(schema)
   return (body: Uint8Array): S["Type"] | string => {
     if (isDeep(body)) return `nests deeper than ${deepest} levels`
@@ -72,17 +98,18 @@ const reader = <S extends Schema.ConstraintDecoder<unknown>>(schema: S) => {
     } catch {
       return "is not JSON"
     }
-    if (typeof json === "object" && json !== null && !Array.isArray(json) && hasTwin(json))
-      return "names a model in other letters: write `model`"
-    if (isRequest(json)) return json
+    if (isFields(json)) {
+      if (hasTwin(json)) return "names a model in other letters: write `model`"
+      if (isRequest(json)) return json
+    }
     const decoded = decode(json)
     return decoded._tag === "Failure"
       ? `is not a request: ${decoded.failure.message.replaceAll(/\s+/gu, " ")}`
       : decoded.success
   }
 }
-const readGenerating = reader(Generating)
-const readComputed = reader(Computed)
+const readGenerating = reader(Generating, isGenerating)
+const readComputed = reader(Computed, isComputed)
 
 /** Prompt tokens of a body, near enough to reserve them; what was used is settled later. */
 const tokensIn = (body: Uint8Array): number => Math.ceil(body.length / 4)

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import * as fc from "fast-check"
 import { TestClock } from "effect/testing"
 import * as JsonRequest from "@llm/api/JsonRequest"
@@ -42,6 +43,24 @@ describe("a body in many pieces", () => {
 })
 
 describe("JSON", () => {
+  it("passes the guards exactly where it is what the schemas say", () => {
+    const value = fc.oneof(
+      fc.constantFrom(undefined, null, true, "gpt-6-luna", 1, -0.5, Infinity, NaN, {}, [], ["x"], 1n),
+      fc.jsonValue()
+    )
+    const names = Object.keys(JsonRequest.Generating.fields)
+    const request = fc.dictionary(fc.constantFrom(...names, "Model", "messages"), value)
+    const generates = Schema.is(JsonRequest.Generating)
+    const computes = Schema.is(JsonRequest.Computed)
+    fc.assert(
+      fc.property(request, (asked) => {
+        assert.strictEqual(JsonRequest.isGenerating(asked), generates(asked))
+        assert.strictEqual(JsonRequest.isComputed(asked), computes(asked))
+      }),
+      { numRuns: 2000 }
+    )
+  })
+
   const nested = (depth: number) => `{"input":${"[".repeat(depth - 1)}${"]".repeat(depth - 1)}}`
 
   it("nests up to 64 levels", () => {
