@@ -100,7 +100,7 @@ export const all: ReadonlyArray<Contestant> = [
     native: true,
     install: LiteLlm.install,
     nextKey: () => LiteLlm.masterKey,
-    share: 0.25,
+    share: 0.1,
     start: async ({ folder, port, upstream }) => {
       const config = await LiteLlm.configure(folder, upstream)
       return {
