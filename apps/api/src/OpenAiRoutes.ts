@@ -140,6 +140,7 @@ export const layer = ({ accessLog, bodyLimit, front, origins, passthrough }: Opt
           // That of a batch is another's.
           if (call !== undefined) log.note(incoming, { call: call.id })
         }
+        if (asked.explained === undefined) return Relay.write(reply, incoming.response, more, readiness.over)
         return Effect.andThen(
           explain(asked, { status: reply.status, cache: reply.outcome, cost }, reply.call),
           Relay.write(reply, incoming.response, more, readiness.over)

@@ -72,18 +72,14 @@ export const layer = <E, R>(
         status: Effect.suspend(() => present.operations.status),
         models: () => present.operations.models,
         left: (call) => Effect.suspend(() => present.operations.left(call)),
-        acquire: Effect.suspend(() => {
+        acquire: Effect.flatMap(Effect.scope, (scope) => {
           const generation = present
+          const leave = () => {
+            generation.users--
+            return endIfUnused(generation)
+          }
           generation.users++
-          return Effect.as(
-            Effect.addFinalizer(() =>
-              Effect.suspend(() => {
-                generation.users--
-                return endIfUnused(generation)
-              })
-            ),
-            generation.operations.openai
-          )
+          return Effect.as(Scope.addFinalizerExit(scope, leave), generation.operations.openai)
         }),
         replace: (operations) =>
           Effect.uninterruptible(
