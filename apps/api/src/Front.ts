@@ -63,7 +63,7 @@ export const runner: Effect.Effect<
         if (Exit.isFailure(exit))
           return Effect.andThen(broken(response, exit.cause), Scope.close(scope, exit))
         write(response, exit.value)
-        return Scope.close(scope, exit)
+        return Scope.closeUnsafe(scope, exit) ?? Effect.void
       })
     )
     if (fiber.pollUnsafe() !== undefined) return
