@@ -151,7 +151,13 @@ const program = Effect.gen(function* () {
   return yield* run.pipe(
     Effect.provideService(ConfigProvider.ConfigProvider, provider(settings)),
     Effect.provide(
-      Layer.provideMerge(TelemetryExport.layer(settings), Logger.layer([Logger.withConsoleError(log)]))
+      Layer.provideMerge(
+        TelemetryExport.layer(settings),
+        Layer.merge(
+          Logger.layer([Logger.withConsoleError(log)]),
+          Redaction.layer({ patterns: TelemetryExport.patternsOf(settings) })
+        )
+      )
     )
   )
 }).pipe(Effect.provide(NodeFileSystem.layer))

@@ -29,8 +29,8 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Tracer from "effect/Tracer"
+import * as OwnPatterns from "./internal/ownPatterns.ts"
 import * as RedactionSweep from "./internal/redactionSweep.ts"
-import { mark } from "./internal/sweep.ts"
 
 /** What may be set. */
 export interface Options {
@@ -38,25 +38,17 @@ export interface Options {
   readonly patterns?: ReadonlyArray<RegExp> | undefined
 }
 
-/** Of its own, so that nobody else's `lastIndex` counts. */
-const everywhere = (pattern: RegExp): RegExp =>
-  new RegExp(pattern.source, `${pattern.flags.replaceAll(/[gy]/gu, "")}g`)
-
 /** Names and other short texts come again and again: those without a secret are remembered. */
 const short = 64
 const remembered = 1000
 
 /** Makes a function that removes what looks like a secret or names a person. The text is not cut. */
 export const make = (options: Options = {}): ((text: string) => string) => {
-  const patterns = (options.patterns ?? []).map(everywhere)
+  const patterns = (options.patterns ?? []).map(OwnPatterns.everywhere)
   const harmless = new Set<string>()
   return (text) => {
     if (text.length <= short && harmless.has(text)) return text
-    let safe = RedactionSweep.removeAll(text)
-    for (const pattern of patterns) {
-      // A pattern that matches nothing at all must not put a mark between any two letters.
-      safe = safe.replace(pattern, (match) => (match === "" ? "" : mark))
-    }
+    const safe = OwnPatterns.removeAll(RedactionSweep.removeAll(text), patterns)
     if (safe === text && text.length <= short) {
       if (harmless.size >= remembered) harmless.clear()
       harmless.add(text)
@@ -79,12 +71,38 @@ const unknowable = 256
 export const redact = (text: string, limit = 500): string => {
   const looked = limit * 4 + unknowable
   if (text.length <= looked) {
-    const safe = plain(text)
+    const safe = OwnPatterns.remove(plain(text))
     return safe.length > limit ? `${safe.slice(0, limit)}…` : safe
   }
   // What is cut off need not be looked at, but for a secret that the cut would halve.
-  return `${plain(text.slice(0, looked)).slice(0, -unknowable).slice(0, limit)}…`
+  return `${OwnPatterns.remove(plain(text.slice(0, looked)))
+    .slice(0, -unknowable)
+    .slice(0, limit)}…`
 }
+
+/**
+ * Has patterns of your own removed from what is kept of other's words too, for as long as the layer lives: the fields
+ * of errors (`detail`, `code`, `param`, …), and the names in ledger rows and labels of metrics. They hold for the whole
+ * process, since errors are made where no layer reaches. Loggers and tracers take their own (`logger`, `layerTracer`).
+ *
+ * @example
+ * ```ts
+ * import { Redaction } from "@llm/core"
+ * import { Effect } from "effect"
+ *
+ * const said = Effect.sync(() => Redaction.redact("no such ticket: TICKET-4711"))
+ *
+ * const text = await Effect.runPromise(Effect.provide(said, Redaction.layer({ patterns: [/TICKET-\d+/u] })))
+ * if (text !== "no such ticket: [redacted]") throw new Error(text)
+ * ```
+ */
+export const layer = ({ patterns = [] }: Options): Layer.Layer<never> =>
+  Layer.effectDiscard(
+    Effect.acquireRelease(
+      Effect.sync(() => OwnPatterns.install(patterns)),
+      (remove) => Effect.sync(remove)
+    )
+  )
 
 // ---------------------------------------------------------------------------
 // Values

@@ -319,6 +319,54 @@ describe("secrets", () => {
     60_000
   )
 
+  it.effect("of patterns of one's own are in no error, and in no row and label of a call", () => {
+    const registry = new Map()
+    const policies = Resilience.layerDefault.pipe(
+      Layer.provideMerge(
+        Layer.provideMerge(UsageLedger.layerObserver, Telemetry.layerMetrics({ cardinality: 100_000 }))
+      ),
+      Layer.provideMerge(UsageLedger.layerMemory()),
+      Layer.orDie
+    )
+    let made = 0
+    const next = () => `acme-${1000 + (made++ % 9000)}-${needle}`
+    return Effect.gen(function* () {
+      // Remembered before the patterns hold.
+      const early = Call.make({ ...call, model: "acme-1000-Q7xZ" })
+      const resilience = yield* Resilience.Resilience
+      yield* Effect.scoped(resilience.run(early, () => Effect.void))
+      yield* Effect.gen(function* () {
+        while (made < 5000) {
+          const context = { ...call, model: next(), requestId: next(), attempts: 1 }
+          const failure = { status: 400, header: () => next(), body: JSON.stringify(errorBody(next)), now: 0 }
+          hides(shownOf(ErrorResponse.fromHttp(failure, context)))
+          hides(shownOf(ErrorResponse.fromEvent(errorBody(next), 0, context)))
+        }
+        hides(Redaction.redact(next()))
+        for (const model of [early.model, ...Array.from({ length: 200 }, next)]) {
+          yield* Effect.scoped(
+            resilience.run(Call.make({ ...call, model }), (attempt) =>
+              Effect.sync(() => attempt.observe(() => next()))
+            )
+          )
+        }
+      }).pipe(Effect.provide(Redaction.layer({ patterns: [/ACME-\d{4}-\w+/iu] })))
+      const ledger = yield* UsageLedger.UsageLedger
+      const rows = yield* Stream.runCollect(ledger.rows({}))
+      assert.strictEqual(rows.length, 404)
+      hides(JSON.stringify(rows.filter(({ model }) => model !== early.model)))
+      assert.lengthOf(
+        rows.filter(({ model }) => model === early.model),
+        2
+      )
+      const metrics = Metric.snapshotUnsafe(Context.make(Metric.MetricRegistry, registry))
+      const labels = metrics.map(({ attributes, id }) => JSON.stringify([id, attributes]))
+      hides(labels.filter((label) => !label.includes(`"${early.model}"`)).join("\n"))
+      // Without them nothing is removed any more.
+      assert.include(Redaction.redact(next()), needle)
+    }).pipe(Effect.provide(policies), Effect.provideService(Metric.MetricRegistry, registry))
+  })
+
   it("in headers and bodies are in nothing that is logged of them", () => {
     const { made, next } = source(42)
     const redact = Redaction.make()
