@@ -12,7 +12,7 @@ import * as Schema from "effect/Schema"
 import type { Incoming } from "./Incoming.ts"
 
 /** The body is larger than it may be. */
-export class BodyTooLarge extends Schema.TaggedError<BodyTooLarge>()("BodyTooLarge", {}) {}
+class BodyTooLarge extends Schema.TaggedError<BodyTooLarge>()("BodyTooLarge", {}) {}
 
 /** The client broke off before the body's end. */
 export class BodyUnreadable extends Schema.TaggedError<BodyUnreadable>()("BodyUnreadable", {}) {}
@@ -126,7 +126,8 @@ const collect = (incoming: Incoming, limit: number, readings?: Readings): Effect
     if (Number(incoming.headers["content-length"] ?? 0) > limit)
       return resume(Effect.fail(new BodyTooLarge()))
     welcome(incoming)
-    const told = (read: Read) => resume(read instanceof Uint8Array ? Effect.succeed(read) : Effect.fail(read))
+    const told = (found: Read) =>
+      resume(found instanceof Uint8Array ? Effect.succeed(found) : Effect.fail(found))
     return Effect.sync(gather(incoming.request, limit, told, readings))
   })
 
@@ -137,9 +138,9 @@ const gather = (
   readings: Readings | undefined
 ): (() => void) => {
   const pieces = new Pieces()
-  const end = (read: Read) => {
+  const end = (found: Read) => {
     stop()
-    told(read)
+    told(found)
   }
   const onData = (piece: Buffer) => {
     pieces.add(piece)

@@ -336,7 +336,7 @@ describe("secrets", () => {
       const resilience = yield* Resilience.Resilience
       yield* Effect.scoped(resilience.run(early, () => Effect.void))
       yield* Effect.gen(function* () {
-        while (made < 5000) {
+        for (let run = 0; run < 400; run++) {
           const context = { ...call, model: next(), requestId: next(), attempts: 1 }
           const failure = { status: 400, header: () => next(), body: JSON.stringify(errorBody(next)), now: 0 }
           hides(shownOf(ErrorResponse.fromHttp(failure, context)))
