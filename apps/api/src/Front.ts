@@ -55,7 +55,11 @@ export const runner: Effect.Effect<
 > = Effect.gen(function* () {
   const context = yield* Effect.context<never>()
   const running = new Set<Fiber.Fiber<unknown>>()
-  yield* Effect.addFinalizer(() => Fiber.interruptAll(running))
+  let over = false
+  yield* Effect.addFinalizer(() => {
+    over = true
+    return Fiber.interruptAll(running)
+  })
   return ({ response }, answer) => {
     const scope = Scope.makeUnsafe()
     const fiber = Effect.runForkWith(Context.add(context, Scope.Scope, scope))(
@@ -67,6 +71,7 @@ export const runner: Effect.Effect<
       })
     )
     if (fiber.pollUnsafe() !== undefined) return
+    if (over) return fiber.interruptUnsafe()
     running.add(fiber)
     fiber.addObserver(() => void running.delete(fiber))
     response.once("close", () => {
