@@ -205,7 +205,8 @@ describe("any split of the bytes", () => {
           committed: true,
           reports: (yield* relay([bytes])).reports
         }
-        for (const pieces of [[bytes], Property.split(bytes, at), Property.singles(bytes)]) {
+        const cut = [[bytes], Property.split(bytes, at), Property.singles(bytes), packets(bytes.toString())]
+        for (const pieces of cut) {
           assert.deepStrictEqual(yield* relay(pieces), expected)
           const sink = Sinks.collecting((write) => write % 3 === 0)
           assert.deepStrictEqual(yield* relay(pieces, { sink }), expected)
@@ -253,11 +254,13 @@ describe("any split of the bytes", () => {
         Effect.gen(function* () {
           const sound = role() + text("first") + text("wörld")
           const rest = bytesOf(text("wörld") + tail)
-          const pieces = [bytesOf(role() + text("first")), ...Property.split(rest, at)]
-          for (const options of [{}, { sink: Sinks.collecting() }]) {
-            const relayed = yield* relay(pieces, options)
-            interruptionOf(relayed)
-            assert.strictEqual(relayed.bytes, sound)
+          const begun = bytesOf(role() + text("first"))
+          for (const parts of [Property.split(rest, at), packets(rest.toString())]) {
+            for (const options of [{}, { sink: Sinks.collecting() }]) {
+              const relayed = yield* relay([begun, ...parts], options)
+              interruptionOf(relayed)
+              assert.strictEqual(relayed.bytes, sound)
+            }
           }
         })
     ))

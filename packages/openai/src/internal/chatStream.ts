@@ -109,10 +109,7 @@ interface Said {
 }
 
 /** A chunk that says of itself that nothing ends with it: a relay passes it on unread. */
-const goesOn = ({ data, event }: SseEvent): boolean =>
-  event === "" &&
-  data.startsWith("{") &&
-  data.endsWith("}") &&
+const goesOn = (data: string): boolean =>
   data.includes('"finish_reason":null') &&
   !data.includes('"error"') &&
   (!data.includes('"usage"') || data.includes('"usage":null'))
@@ -135,6 +132,10 @@ class Reader extends EventStream.EventReader<Event> implements Said {
     this.kept = kept
   }
 
+  protected override goesOn(data: string): boolean {
+    return this.choices === 1 && goesOn(data)
+  }
+
   protected override event(event: SseEvent): Event | undefined {
     if (event.data === "[DONE]") {
       if (!this.answered) {
@@ -147,7 +148,14 @@ class Reader extends EventStream.EventReader<Event> implements Said {
       return undefined
     }
     if (event.data === "") return undefined
-    if (this.relayed && this.meaningful && this.choices === 1 && goesOn(event)) {
+    if (
+      this.relayed &&
+      this.meaningful &&
+      event.event === "" &&
+      event.data.startsWith("{") &&
+      event.data.endsWith("}") &&
+      this.goesOn(event.data)
+    ) {
       this.events++
       return undefined
     }

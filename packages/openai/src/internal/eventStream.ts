@@ -78,8 +78,33 @@ export abstract class EventReader<A> {
   /** Reads one event that comes before the end; a fault is left in `failed`. */
   protected abstract event(event: SseEvent): A | undefined
 
+  /** Whether nothing ends with a JSON object, told by its text; `event` must say the same of it. */
+  protected goesOn(_data: string): boolean {
+    return false
+  }
+
+  /** Whether the bytes are one event, alone on its line, that a relay need not read: most packets of a stream are. */
+  private passes(bytes: Uint8Array): boolean {
+    if (!this.relayed || !this.meaningful || this.done || this.held.length > 0) return false
+    if (!this.decoder.isBetween || !Buffer.isBuffer(bytes)) return false
+    const text = bytes.toString("latin1")
+    return (
+      text.startsWith("data: {") &&
+      text.endsWith("}\n\n") &&
+      text.indexOf("\n") === text.length - 2 &&
+      !text.includes("\r") &&
+      this.goesOn(text)
+    )
+  }
+
   /** Takes bytes. A fault in them is kept in `failed`: what came before it is still given out. */
   accept(bytes: Uint8Array): Step<A> {
+    if (this.passes(bytes)) {
+      this.attempt.received()
+      this.events++
+      this.over = this.attempt.progress(this.events) ?? this.over
+      return { bytes, chunks: [] }
+    }
     let events: ReadonlyArray<SseEvent>
     try {
       events = this.decoder.push(bytes)

@@ -40,6 +40,11 @@ export class SseDecoder {
   private data = ""
   private hasData = false
 
+  /** Whether what comes next begins an event: nothing of one is held. */
+  get isBetween(): boolean {
+    return this.tailSize === 0 && !this.hasData && this.event === "" && !this.skipLineFeed && !this.atStart
+  }
+
   /** Takes the next bytes and gives the events that are whole now. */
   push(bytes: Uint8Array): ReadonlyArray<SseEvent> {
     const chunk = Buffer.isBuffer(bytes)
