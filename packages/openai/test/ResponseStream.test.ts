@@ -201,7 +201,12 @@ describe("any split of the bytes", () => {
   it("relays the same bytes, none of them changed", () =>
     Property.holdsEffect(fc.tuple(written, Property.cuts), ([bytes, cuts]) =>
       Effect.gen(function* () {
-        for (const pieces of [[bytes], Property.split(bytes, cuts), Property.singles(bytes)]) {
+        for (const pieces of [
+          [bytes],
+          Property.split(bytes, cuts),
+          Property.singles(bytes),
+          packets(bytes.toString())
+        ]) {
           const relayed = yield* relay(pieces)
           assert.isUndefined(relayed.error)
           assert.strictEqual(relayed.bytes, bytes.toString())

@@ -132,8 +132,8 @@ class Reader extends EventStream.EventReader<Event> implements Said {
     this.kept = kept
   }
 
-  protected override goesOn(data: string): boolean {
-    return this.choices === 1 && goesOn(data)
+  protected override goesOn(name: string, data: string): boolean {
+    return name === "" && this.choices === 1 && goesOn(data)
   }
 
   protected override event(event: SseEvent): Event | undefined {
@@ -151,10 +151,9 @@ class Reader extends EventStream.EventReader<Event> implements Said {
     if (
       this.relayed &&
       this.meaningful &&
-      event.event === "" &&
       event.data.startsWith("{") &&
       event.data.endsWith("}") &&
-      this.goesOn(event.data)
+      this.goesOn(event.event, event.data)
     ) {
       this.events++
       return undefined

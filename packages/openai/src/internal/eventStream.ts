@@ -78,22 +78,23 @@ export abstract class EventReader<A> {
   /** Reads one event that comes before the end; a fault is left in `failed`. */
   protected abstract event(event: SseEvent): A | undefined
 
-  /** Whether nothing ends with a JSON object, told by its text; `event` must say the same of it. */
-  protected goesOn(_data: string): boolean {
+  /** Whether nothing ends with a JSON object, told by its event's name and its text; `event` must say the same. */
+  protected goesOn(_name: string, _data: string): boolean {
     return false
   }
 
-  /** Whether the bytes are one event, alone on its line, that a relay need not read: most packets of a stream are. */
+  /** Whether the bytes are one event, named or not, that a relay need not read: most packets of a stream are. */
   private passes(bytes: Uint8Array): boolean {
     if (!this.relayed || !this.meaningful || this.done || this.held.length > 0) return false
     if (!this.decoder.isBetween || !Buffer.isBuffer(bytes)) return false
     const text = bytes.toString("latin1")
+    const at = text.startsWith("event: ") ? text.indexOf("\n") + 1 : 0
     return (
-      text.startsWith("data: {") &&
+      text.startsWith("data: {", at) &&
       text.endsWith("}\n\n") &&
-      text.indexOf("\n") === text.length - 2 &&
+      text.indexOf("\n", at) === text.length - 2 &&
       !text.includes("\r") &&
-      this.goesOn(text)
+      this.goesOn(at === 0 ? "" : text.slice("event: ".length, at - 1), text)
     )
   }
 

@@ -51,8 +51,7 @@ const isFailed = Schema.is(
 )
 
 /** An event that says of itself that nothing ends with it: a relay passes it on unread. */
-const goesOn = ({ data, event }: SseEvent): boolean =>
-  event.endsWith(".delta") && data.startsWith("{") && data.endsWith("}") && !data.includes('"error"')
+const goesOn = (name: string, data: string): boolean => name.endsWith(".delta") && !data.includes('"error"')
 
 /** Whether an event carries something of the answer. */
 const isMeaningful = (event: Event): boolean => {
@@ -82,10 +81,20 @@ class Reader extends EventStream.EventReader<Event> implements Said {
     this.after = after
   }
 
+  protected override goesOn(name: string, data: string): boolean {
+    return goesOn(name, data)
+  }
+
   protected override event(event: SseEvent): Event | undefined {
     // Some servers end with what chat streams end with: here it says nothing.
     if (event.data === "" || event.data === "[DONE]") return undefined
-    if (this.relayed && this.meaningful && goesOn(event)) {
+    if (
+      this.relayed &&
+      this.meaningful &&
+      event.data.startsWith("{") &&
+      event.data.endsWith("}") &&
+      goesOn(event.event, event.data)
+    ) {
       this.events++
       return undefined
     }
