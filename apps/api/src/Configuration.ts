@@ -3,6 +3,7 @@
  */
 import * as path from "node:path"
 import { pathToFileURL } from "node:url"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as ConfigProvider from "effect/ConfigProvider"
@@ -183,6 +184,8 @@ const fixed = (settings: ConfigFile.ConfigFile): string =>
     (_, value: unknown) => (typeof value === "bigint" ? String(value) : value)
   )
 
+const stays = "The configuration before it stays in force."
+
 /**
  * Follows the file: where it changes, or SIGHUP comes, new requests go by what it says then. A file that is
  * wrong is told of in the log, and the old configuration stays.
@@ -220,8 +223,12 @@ export const layerReload = (
         }
       }).pipe(
         Effect.provideService(FileSystem.FileSystem, files),
-        Effect.catch((error) =>
-          Effect.logError(`${error.message}\nThe configuration before it stays in force.`)
+        Effect.catch((error) => Effect.logError(`${error.message}\n${stays}`)),
+        // A mistake of ours, or of a module that says the configuration: the next change is read all the same.
+        Effect.catchCause((cause) =>
+          Cause.hasInterruptsOnly(cause)
+            ? Effect.failCause(cause)
+            : Effect.logError(`${file} could not be put in force: an unexpected failure\n${stays}`, cause)
         )
       )
 

@@ -88,7 +88,10 @@ export const layer = <E, R>(
               const last = present
               present = next
               last.retired = true
-              yield* endIfUnused(last)
+              // The new one is in force: what goes wrong with the end of the old one is not its failure.
+              yield* Effect.catchCause(endIfUnused(last), (cause) =>
+                Effect.logError("The configuration before it did not end well", cause)
+              )
             })
           )
       }

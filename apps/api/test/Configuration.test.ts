@@ -5,7 +5,13 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as TestClock from "effect/testing/TestClock"
 import OpenAI from "openai"
+import * as Configuration from "@llm/api/Configuration"
+import * as Pipeline from "@llm/api/Pipeline"
 import { Simulator } from "@llm/simulator"
 import * as HeldUpstream from "./support/HeldUpstream.ts"
 import * as Program from "./support/Program.ts"
@@ -28,6 +34,46 @@ const deployments = (models: Readonly<Record<string, string>>) =>
   })
 
 describe("a configuration", () => {
+  it.effect("that meets a mistake of ours is told of, and the next change is followed all the same", () =>
+    Effect.gen(function* () {
+      const logs: Array<string> = []
+      let text = "{}"
+      let tries = 0
+      const nothing = Effect.die("nobody asks")
+      const pipeline = Layer.succeed(Pipeline.Pipeline, {
+        acquire: nothing,
+        status: nothing,
+        models: () => [],
+        left: () => nothing,
+        replace: () => (++tries === 1 ? Effect.die(new Error("a mistake of ours")) : Effect.void)
+      })
+      const files = FileSystem.layerNoop({ readFileString: () => Effect.sync(() => text) })
+      yield* Layer.build(
+        Configuration.layerReload({ file: "llm.config.yaml", text, settings: {} }, (settings) =>
+          Configuration.environment(settings, {})
+        ).pipe(
+          Layer.provide([
+            pipeline,
+            files,
+            Logger.layer([Logger.map(Logger.formatLogFmt, (line) => void logs.push(line))])
+          ])
+        )
+      )
+      const change = (to: string) => {
+        text = to
+        return TestClock.adjust("1 second")
+      }
+
+      yield* change('{ "retries": { "times": 1 } }')
+      assert.include(logs.join("\n"), "llm.config.yaml could not be put in force")
+      assert.include(logs.join("\n"), "a mistake of ours")
+      assert.include(logs.join("\n"), "The configuration before it stays in force.")
+      yield* change('{ "retries": { "times": 2 } }')
+      assert.include(logs.join("\n"), "llm.config.yaml is in force from now on")
+      assert.strictEqual(tries, 2)
+    })
+  )
+
   it.live(
     "that changes counts for new calls and drops no stream, and a broken one changes nothing",
     () =>
