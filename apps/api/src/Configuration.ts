@@ -24,6 +24,7 @@ import { Access } from "./Access.ts"
 import * as AdminStatus from "./AdminStatus.ts"
 import * as ConfigFile from "./ConfigFile.ts"
 import * as EmbeddingBatches from "./EmbeddingBatches.ts"
+import * as Kept from "./Kept.ts"
 import { type Operations, Pipeline } from "./Pipeline.ts"
 import * as Policies from "./Policies.ts"
 import * as Upstream from "./Upstream.ts"
@@ -122,20 +123,26 @@ const modelsOf = ({ deployments }: ConfigFile.ConfigFile): ReadonlyArray<string>
   ...new Set((deployments ?? []).flatMap(({ models = {} }) => Object.keys(models)))
 ]
 
-/** Makes the operations that a configuration describes; they live as long as the scope. */
+/**
+ * Makes the operations that a configuration describes; they live as long as the scope. What `Kept` has of the one before
+ * goes on.
+ */
 export const operations = (settings: ConfigFile.ConfigFile, provider: ConfigProvider.ConfigProvider) =>
   Effect.gen(function* () {
     const upstream = yield* Settings.upstream
     const access = Option.getOrUndefined(yield* Effect.serviceOption(Access))
     const redis = yield* Effect.serviceOption(Redis.Redis)
+    const kept = (yield* Kept.Kept) ?? Kept.make()
     const layer = Upstream.layer(upstream, settings).pipe(
       Layer.provideMerge(
         Policies.layer(
           settings,
           access?.policies,
-          Option.getOrUndefined(Option.map(redis, (client) => Layer.succeed(Redis.Redis, client)))
+          Option.getOrUndefined(Option.map(redis, (client) => Layer.succeed(Redis.Redis, client))),
+          kept
         )
       ),
+      Layer.provide(Policies.places(settings, kept)),
       Layer.provide(UndiciTransport.layer),
       Layer.provide(ConfigProvider.layer(provider))
     )

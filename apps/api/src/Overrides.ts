@@ -99,7 +99,7 @@ export const pipe = (
 export const cache = (
   overrides: ReadonlyArray<Override>,
   usual: Layer.Layer<never, Failure>,
-  of: (settings: NonNullable<Override["cache"]>) => Layer.Layer<never, InvalidSetting.InvalidSetting>
+  of: (settings: NonNullable<Override["cache"]>, override: Override) => Layer.Layer<never, Failure>
 ): Layer.Layer<never, Failure> => {
   if (overrides.every((override) => override.cache === undefined)) return usual
   return Layer.effect(
@@ -112,7 +112,7 @@ export const cache = (
       const first = yield* make(usual)
       const others = yield* Effect.forEach(overrides, (override) =>
         Effect.map(
-          override.cache === undefined ? Effect.succeed(first) : make(of(override.cache)),
+          override.cache === undefined ? Effect.succeed(first) : make(of(override.cache, override)),
           (value) => ({
             fits: fits(override),
             value

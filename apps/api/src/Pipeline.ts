@@ -24,11 +24,15 @@ export interface Operations {
 
 /** One configuration's operations. */
 interface Generation {
-  readonly operations: Operations
   readonly scope: Scope.Closeable
   users: number
   retired: boolean
 }
+
+/** Keeps the configuration that is being made alive for as long as the scope, beside those who acquired it. */
+export const Hold = Context.Reference<Effect.Effect<void, never, Scope.Scope>>("@llm/api/Pipeline/Hold", {
+  defaultValue: () => Effect.void
+})
 
 /** The service that routes take the operations from. */
 export class Pipeline extends Context.Service<
@@ -58,34 +62,38 @@ export const layer = <E, R>(
       const start = <E2, R2>(operations: Effect.Effect<Operations, E2, R2>) =>
         Effect.gen(function* () {
           const scope = yield* Scope.fork(parent)
+          const generation: Generation = { scope, users: 0, retired: false }
           const made = yield* Scope.provide(operations, scope).pipe(
+            Effect.provideService(Hold, use(generation)),
             Effect.onExit((exit) => (Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void))
           )
-          const generation: Generation = { operations: made, scope, users: 0, retired: false }
-          return generation
+          return { generation, operations: made }
         })
       const endIfUnused = (generation: Generation) =>
         generation.retired && generation.users === 0 ? Scope.close(generation.scope, Exit.void) : Effect.void
+      const use = (generation: Generation) =>
+        Effect.flatMap(Effect.scope, (scope) => {
+          generation.users++
+          return Scope.addFinalizerExit(scope, () => {
+            generation.users--
+            return endIfUnused(generation)
+          })
+        })
 
       let present = yield* start(make)
       return {
         status: Effect.suspend(() => present.operations.status),
         models: () => present.operations.models,
         left: (call) => Effect.suspend(() => present.operations.left(call)),
-        acquire: Effect.flatMap(Effect.scope, (scope) => {
-          const generation = present
-          const leave = () => {
-            generation.users--
-            return endIfUnused(generation)
-          }
-          generation.users++
-          return Effect.as(Scope.addFinalizerExit(scope, leave), generation.operations.openai)
+        acquire: Effect.suspend(() => {
+          const { generation, operations } = present
+          return Effect.as(use(generation), operations.openai)
         }),
         replace: (operations) =>
           Effect.uninterruptible(
             Effect.gen(function* () {
               const next = yield* start(operations)
-              const last = present
+              const { generation: last } = present
               present = next
               last.retired = true
               // The new one is in force: what goes wrong with the end of the old one is not its failure.

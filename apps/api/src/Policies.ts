@@ -25,10 +25,14 @@ import {
 } from "@llm/core"
 import type { Policies as KeyPolicies } from "./Access.ts"
 import type { ConfigFile, Deployment, Override } from "./ConfigFile.ts"
+import * as Kept from "./Kept.ts"
 import * as Overrides from "./Overrides.ts"
+import { Hold } from "./Pipeline.ts"
 
 const time = (duration: Duration.Duration | undefined): string | undefined =>
   duration === undefined ? undefined : `${Duration.toMillis(duration)} millis`
+
+type Failure = Config.ConfigError | InvalidSetting.InvalidSetting
 
 const number = (value: number | undefined): string | undefined =>
   value === undefined ? undefined : String(value)
@@ -142,8 +146,9 @@ const deploymentLimits = (file: ConfigFile) => {
 const limits = (
   file: ConfigFile,
   keys: KeyPolicies | undefined,
-  shared: Shared | undefined
-): Layer.Layer<never, InvalidSetting.InvalidSetting> => {
+  shared: Shared | undefined,
+  kept: Kept.Service
+): Layer.Layer<never, Failure> => {
   const all = [
     ...(keys === undefined ? [] : [keys.rateLimit]),
     ...(file.limits ?? []).map(({ maxWait, name, per, requestsPerMinute, tokensPerMinute }) => ({
@@ -156,17 +161,32 @@ const limits = (
     ...deploymentLimits(file).rate
   ]
   if (all.length === 0) return Layer.empty
-  if (shared === undefined) return RateLimit.layer(all)
+  const settings = {
+    limits: file.limits,
+    redis: file.redis,
+    deployments: file.deployments?.map(({ name, requestsPerMinute, tokensPerMinute }) => ({
+      name,
+      requestsPerMinute,
+      tokensPerMinute
+    }))
+  }
+  if (shared === undefined) {
+    const buckets = kept.buckets.of(undefined, RateLimit.layerStoreMemory)
+    return kept.limits.of(settings, Layer.provide(RateLimit.layerStore(all), buckets))
+  }
   const { onFailure, timeout } = shared.settings
-  return RateLimit.layerStore(
-    all.map((one) => ({ ...one, onStoreFailure: onFailure, storeTimeout: timeout }))
-  ).pipe(
-    Layer.provide(RateLimit.layerStoreRedis({ prefix: `${prefixOf(shared)}limit:` })),
-    Layer.provide(shared.layer)
+  return kept.limits.of(
+    settings,
+    RateLimit.layerStore(
+      all.map((one) => ({ ...one, onStoreFailure: onFailure, storeTimeout: timeout }))
+    ).pipe(
+      Layer.provide(RateLimit.layerStoreRedis({ prefix: `${prefixOf(shared)}limit:` })),
+      Layer.provide(shared.layer)
+    )
   )
 }
 
-const breaker = (shared: Shared | undefined) =>
+const breaker = (shared: Shared | undefined): Layer.Layer<CircuitBreaker.CircuitBreaker, Failure> =>
   shared === undefined
     ? CircuitBreaker.layerConfig
     : CircuitBreaker.layerConfigRedis({
@@ -212,27 +232,87 @@ const cacheOf =
     }
   }
 
-/** The cache: of the environment, then of the file. */
-const cache = (file: ConfigFile, shared: Shared | undefined) =>
-  Overrides.cache(
-    file.overrides ?? [],
-    Layer.unwrap(
-      Effect.map(Config.option(Config.String("LLM_CACHE")), (told) =>
-        Option.isNone(told) && file.cache?.kind === "redis"
-          ? cacheOf(shared)(file.cache)
-          : ResponseCache.layerConfig
-      )
-    ),
-    cacheOf(shared)
+/** What a reply may depend on: where one of these changed, those that were kept say what nobody would answer now. */
+const answering = ({ deployments, guards: asked, overrides, redis, routing }: ConfigFile) => ({
+  redis,
+  fallbacks: routing?.fallbacks,
+  guards: asked,
+  overrides: overrides?.map(({ cache: own, guards: ownGuards, keys, models, name, operations, teams }) => ({
+    name,
+    models,
+    keys,
+    teams,
+    operations,
+    cache: own,
+    guards: ownGuards
+  })),
+  deployments: deployments?.map(placesOf)
+})
+
+/** Who a deployment is, and what it is asked for. */
+const placesOf = ({ apiKey, baseUrl, models, name, organization, project, provider }: Deployment) => ({
+  name,
+  provider,
+  baseUrl,
+  apiKey,
+  organization,
+  project,
+  models
+})
+
+/** Which deployment has what, as long as they are the same. */
+export const places = ({ deployments }: ConfigFile, kept: Kept.Service) =>
+  kept.places.of(
+    deployments?.map((one) => ({ ...placesOf(one), models: undefined })),
+    Kept.places
   )
 
-const concurrency = (file: ConfigFile, keys: KeyPolicies | undefined) => {
+/** What a call shares with others lives on with the configuration that it was made by. */
+const held = (layer: Layer.Layer<never, Failure>): Layer.Layer<never, Failure> =>
+  Layer.effect(
+    ResponseCache.ResponseCache,
+    Effect.gen(function* () {
+      const hold = yield* Hold
+      const service = Context.get(yield* Layer.build(layer), ResponseCache.ResponseCache)
+      if (service === ResponseCache.none) return service
+      return {
+        ...service,
+        run: (request, produce) => service.run(request, (call) => Effect.andThen(hold, produce(call)))
+      }
+    })
+  )
+
+/** The cache: of the environment, then of the file. */
+const cache = (file: ConfigFile, shared: Shared | undefined, kept: Kept.Service) => {
+  const answers = answering(file)
+  const usual = Layer.unwrap(
+    Effect.map(Config.option(Config.String("LLM_CACHE")), (told) =>
+      Option.isNone(told) && file.cache?.kind === "redis"
+        ? cacheOf(shared)(file.cache)
+        : ResponseCache.layerConfig
+    )
+  )
+  return held(
+    Overrides.cache(
+      file.overrides ?? [],
+      kept.replies.of({ answers, cache: file.cache }, usual),
+      (settings, { name }) => kept.replies.of({ answers, name, cache: settings }, cacheOf(shared)(settings))
+    )
+  )
+}
+
+const concurrency = (file: ConfigFile, keys: KeyPolicies | undefined, kept: Kept.Service) => {
   const all = [
     ...(keys === undefined ? [] : [keys.concurrency]),
     ...(file.concurrency === undefined ? [] : [file.concurrency]),
     ...deploymentLimits(file).atOnce
   ]
-  return all.length === 0 ? Layer.empty : Concurrency.layer(all)
+  if (all.length === 0) return Layer.empty
+  const settings = {
+    concurrency: file.concurrency,
+    deployments: file.deployments?.map((one) => ({ name: one.name, concurrency: one.concurrency }))
+  }
+  return kept.concurrency.of(settings, Concurrency.layer(all))
 }
 
 /** Names of the file in the names of the library. */
@@ -331,8 +411,14 @@ const guards = ({ guards: settings = {}, overrides = [] }: ConfigFile) => {
  * provided from outside: they outlive a change of the file.
  *
  * @param redis the one that the file names
+ * @param kept what the configuration before it had, where there was one
  */
-export const layer = (file: ConfigFile, keys?: KeyPolicies, redis?: Layer.Layer<Redis.Redis>) => {
+export const layer = (
+  file: ConfigFile,
+  keys?: KeyPolicies,
+  redis?: Layer.Layer<Redis.Redis>,
+  kept: Kept.Service = Kept.make()
+) => {
   const shared =
     redis === undefined || file.redis === undefined ? undefined : { layer: redis, settings: file.redis }
   return Overrides.pipe(
@@ -340,10 +426,10 @@ export const layer = (file: ConfigFile, keys?: KeyPolicies, redis?: Layer.Layer<
     (override) => hedging(override?.hedging ?? file.hedging),
     wordsOf
   ).pipe(
-    Layer.provide([RetryBudget.layer(file.retryBudget), router(file)]),
-    Layer.provideMerge([limits(file, keys, shared), concurrency(file, keys)]),
-    Layer.provideMerge(breaker(shared)),
-    Layer.merge(cache(file, shared)),
+    Layer.provide([kept.retries.of(file.retryBudget, RetryBudget.layer(file.retryBudget)), router(file)]),
+    Layer.provideMerge([limits(file, keys, shared, kept), concurrency(file, keys, kept)]),
+    Layer.provideMerge(kept.breaker.of({ breaker: file.breaker, redis: file.redis }, breaker(shared))),
+    Layer.merge(cache(file, shared, kept)),
     Layer.merge(rescue(file)),
     Layer.merge(guards(file))
   )

@@ -22,6 +22,7 @@ import * as Configuration from "./Configuration.ts"
 import * as Explanations from "./Explanations.ts"
 import * as Gateway from "./Gateway.ts"
 import * as GatewayConfig from "./GatewayConfig.ts"
+import * as Kept from "./Kept.ts"
 import * as Pipeline from "./Pipeline.ts"
 import * as RedisClient from "./RedisClient.ts"
 import * as SecondSignal from "./SecondSignal.ts"
@@ -141,6 +142,7 @@ const program = Effect.gen(function* () {
         )
       ),
       Layer.provide(Pipeline.layer(operations)),
+      Layer.provide(Kept.layer),
       Layer.provide(Explanations.layer()),
       Layer.provide(Accounts.layer(settings, config.data)),
       Layer.provide(RedisClient.layer(settings))

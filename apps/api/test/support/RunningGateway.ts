@@ -9,13 +9,14 @@ import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
 import * as Scope from "effect/Scope"
 import * as HttpServer from "effect/http/HttpServer"
-import { Resilience, Settings } from "@llm/core"
+import { Resilience } from "@llm/core"
 import { Simulator } from "@llm/simulator"
 import OpenAI, { type ClientOptions } from "openai"
 import * as Explanations from "@llm/api/Explanations"
 import * as Gateway from "@llm/api/Gateway"
 import type { ConfigFile } from "@llm/api/ConfigFile"
 import * as Configuration from "@llm/api/Configuration"
+import * as Kept from "@llm/api/Kept"
 import * as GatewayConfig from "@llm/api/GatewayConfig"
 import * as Pipeline from "@llm/api/Pipeline"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
@@ -48,6 +49,8 @@ export interface RunningGateway {
   readonly fibers: () => number
   /** All fibers of the gateway. */
   readonly allFibers: () => number
+  /** Takes another configuration for what comes from now on. */
+  readonly reload: (file: ConfigFile) => Effect.Effect<void>
   /** Shuts the gateway down; the scope does it otherwise. */
   readonly stop: Effect.Effect<void>
 }
@@ -72,11 +75,10 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     }
   }
   const scope = yield* Scope.fork(yield* Effect.scope)
-  const settings = Settings.fromEnvironment({
-    ...defaults,
-    OPENAI_BASE_URL: simulator.url,
-    ...options.settings
-  })
+  const provider = (file: ConfigFile) =>
+    Configuration.environment(file, { ...defaults, OPENAI_BASE_URL: simulator.url, ...options.settings })
+  const operations = (file: ConfigFile) => Configuration.operations(file, provider(file))
+  const settings = provider(options.file ?? {})
   const config = yield* Effect.provideService(
     GatewayConfig.config.pipe(Effect.map((read) => ({ ...read, port: 0 }))),
     ConfigProvider.ConfigProvider,
@@ -87,7 +89,8 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     cors: options.file?.server?.cors,
     passthrough: options.file?.server?.passthrough
   }).pipe(
-    Layer.provide(Pipeline.layer(Configuration.operations(options.file ?? {}, settings))),
+    Layer.provideMerge(Pipeline.layer(operations(options.file ?? {}))),
+    Layer.provideMerge(Kept.layer),
     Layer.provide(Explanations.layer()),
     Layer.provide(NodeFileSystem.layer),
     Layer.provide(ConfigProvider.layer(settings)),
@@ -111,6 +114,10 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     logs,
     fibers: () => fibers - idle,
     allFibers: () => fibers,
+    reload: (file) =>
+      Context.get(context, Pipeline.Pipeline)
+        .replace(Effect.provide(operations(file), NodeFileSystem.layer))
+        .pipe(Effect.provideContext(context), Effect.orDie),
     stop: Scope.close(scope, Exit.void)
   }
   return running
