@@ -99,6 +99,11 @@ const Server = Schema.Struct({
   tls: optional(Schema.Struct({ cert: Name, key: Name, passphrase: optional(Secret) })),
   /** Origins whose pages may call; none unless told. */
   cors: optional(Schema.Array(Url)),
+  /**
+   * Names by which those who have no key may call, beside addresses and private ones (DNS rebinding): `.example.com`
+   * stands for that name and all below it, `*` for any.
+   */
+  hosts: optional(Schema.Array(Schema.String.check(Schema.isPattern(/^(?:\*|\.?[\w-]+(?:\.[\w-]+)*)$/u)))),
   /** Paths under /v1 that are passed on beside the known ones: `*` at the end stands for anything. */
   passthrough: optional(Schema.Array(Schema.String.check(Schema.isPattern(/^\/v1\/[\w./*-]+$/u))))
 })

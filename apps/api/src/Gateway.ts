@@ -14,6 +14,7 @@ import * as DrainingServer from "./DrainingServer.ts"
 import { Front } from "./Front.ts"
 import type { GatewayConfig } from "./GatewayConfig.ts"
 import * as HealthRoutes from "./HealthRoutes.ts"
+import * as Hosts from "./Hosts.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 import * as Origins from "./Origins.ts"
 import type { Pipeline } from "./Pipeline.ts"
@@ -28,6 +29,8 @@ export interface Options {
   readonly drainTime?: Duration.Input | undefined
   /** Origins whose pages may call; none unless told. */
   readonly cors?: ReadonlyArray<string> | undefined
+  /** Names by which those who have no key may call, beside addresses and private ones; see `Hosts`. */
+  readonly hosts?: ReadonlyArray<string> | undefined
   /** Paths below `/v1` that are passed on beside the known ones: `*` stands for anything; none unless told. */
   readonly passthrough?: ReadonlyArray<string> | undefined
   /** Plain HTTP unless told. */
@@ -59,12 +62,20 @@ export const layer = (
     front: options.tracing === true ? undefined : front
   })
   const realtime = Realtime.layer({ bodyLimit: config.bodyLimit, origins, accessLog })
+  const hosts = Hosts.make(options.tls === undefined ? [config.host, ...(options.hosts ?? [])] : ["*"])
   return Readiness.drainOnClose(drainTime).pipe(
     Layer.provideMerge(
-      HttpRouter.serve(Layer.mergeAll(HealthRoutes.layer, ReferencePage.layer(false), realtime, routes), {
-        disableLogger: true,
-        disableListenLog: true
-      })
+      HttpRouter.serve(
+        Layer.mergeAll(
+          HealthRoutes.layer,
+          ReferencePage.layer(false),
+          Layer.provide(Layer.merge(realtime, routes), Hosts.layer(hosts))
+        ),
+        {
+          disableLogger: true,
+          disableListenLog: true
+        }
+      )
     ),
     Layer.provideMerge(
       listening(

@@ -6,7 +6,7 @@
  *
  * To a browser a page is the gateway's own where the host is the same. Whoever owns a name can let it point here once
  * the page is loaded (DNS rebinding), so that a name counts only where it is among those that are named. What a page
- * only reads from its own host tells no origin, and passes.
+ * only reads from its own host tells no origin, and passes here: that is for `Hosts`.
  */
 import type { IncomingMessage, RequestListener, ServerResponse } from "node:http"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"

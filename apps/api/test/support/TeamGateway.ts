@@ -66,6 +66,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
       drainTime: options.drainTime,
       tls,
       cors: server?.cors,
+      hosts: server?.hosts,
       passthrough: server?.passthrough,
       accessLog: telemetry?.accessLog
     }).pipe(
