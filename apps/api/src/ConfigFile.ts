@@ -87,6 +87,12 @@ export const Deployment = Schema.Struct({
 })
 export type Deployment = typeof Deployment.Type
 
+const AtLeastSecond = Time.check(
+  Schema.makeFilter((time) => Duration.isGreaterThanOrEqualTo(time, Duration.seconds(1)), {
+    message: 'expected 1 second or more, such as "30 minutes"'
+  })
+)
+
 const Server = Schema.Struct({
   host: optional(Name),
   port: optional(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65_535 }))),
@@ -95,6 +101,8 @@ const Server = Schema.Struct({
   bodyLimit: optional(Size),
   /** How long running streams may go on after a signal. */
   drain: optional(Time),
+  /** How long Realtime sessions may last: without a message (30 minutes unless told), and in all (60 minutes). */
+  realtime: optional(Schema.Struct({ idle: optional(AtLeastSecond), total: optional(AtLeastSecond) })),
   /** Speaks HTTPS: files in PEM, read again when they change. */
   tls: optional(Schema.Struct({ cert: Name, key: Name, passphrase: optional(Secret) })),
   /** Origins whose pages may call; none unless told. */

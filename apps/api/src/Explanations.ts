@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { type Call, type LlmError, Observer, PriceCatalogue, Redaction, type Usage } from "@llm/core"
 import * as CacheKey from "@llm/core/CacheKey"
+import type { Caller } from "./Access.ts"
 import type { Left } from "./AdminStatus.ts"
 import * as CallCost from "./CallCost.ts"
 
@@ -111,6 +112,10 @@ export interface Service {
   /** `undefined` for a call that is not known, or another's. */
   readonly find: (id: string, owner: string) => Explanation | undefined
 }
+
+/** Whom an explanation belongs to: a key, or all who have none. */
+export const ownerOf = ({ keyId, tenant }: Pick<Caller, "keyId" | "tenant">): string =>
+  JSON.stringify([tenant, keyId])
 
 /** Nothing is explained unless a Layer is provided. */
 export const Explanations = Context.Reference<Service | undefined>("@llm/api/Explanations", {

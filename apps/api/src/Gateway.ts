@@ -33,6 +33,8 @@ export interface Options {
   readonly hosts?: ReadonlyArray<string> | undefined
   /** Paths below `/v1` that are passed on beside the known ones: `*` stands for anything; none unless told. */
   readonly passthrough?: ReadonlyArray<string> | undefined
+  /** How long Realtime sessions may last. */
+  readonly realtime?: Realtime.Limits | undefined
   /** Plain HTTP unless told. */
   readonly tls?: Tls | undefined
   /** A line of the log for every request; none unless told. */
@@ -61,7 +63,12 @@ export const layer = (
     // Whoever wants spans wants the server's own too: the router makes them.
     front: options.tracing === true ? undefined : front
   })
-  const realtime = Realtime.layer({ bodyLimit: config.bodyLimit, origins, accessLog })
+  const realtime = Realtime.layer({
+    bodyLimit: config.bodyLimit,
+    origins,
+    accessLog,
+    limits: options.realtime
+  })
   const hosts = Hosts.make(options.tls === undefined ? [config.host, ...(options.hosts ?? [])] : ["*"])
   return Readiness.drainOnClose(drainTime).pipe(
     Layer.provideMerge(

@@ -49,7 +49,7 @@ const bodyTime = 60_000
 type Request = Incoming.Incoming
 type Answer = Effect.Effect<HttpServerResponse.HttpServerResponse, never, Scope.Scope>
 
-const ownerOf = ({ keyId, tenant }: Access.Caller): string => JSON.stringify([tenant, keyId])
+const { ownerOf } = Explanations
 
 /** A call on its way, and what its answer's head will say. */
 interface Asked {

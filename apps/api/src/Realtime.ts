@@ -10,8 +10,9 @@
  *
  * **Gotchas**
  *
- * `timeouts.total` does not end a session, the provider does (OpenAI: after 60 minutes); `timeouts.idle` ends it where
- * a side does not even answer pings. What a session has transcribed beside its responses is not counted.
+ * `timeouts.total` does not end a session: `server.realtime` does, by its length and by the time in which nobody says
+ * anything, both with 1001. `timeouts.idle` ends it where a side does not even answer pings. What a session has
+ * transcribed beside its responses is not counted.
  */
 import { createHash } from "node:crypto"
 import { IncomingMessage } from "node:http"
@@ -19,6 +20,7 @@ import type { Socket } from "node:net"
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import type * as ByteSize from "effect/ByteSize"
 import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -33,6 +35,7 @@ import * as Access from "./Access.ts"
 import * as AccessLog from "./AccessLog.ts"
 import * as CallerHeaders from "./CallerHeaders.ts"
 import * as ErrorAnswer from "./ErrorAnswer.ts"
+import * as Explanations from "./Explanations.ts"
 import type { Origins } from "./Origins.ts"
 import { Pipeline } from "./Pipeline.ts"
 import { Readiness } from "./Readiness.ts"
@@ -46,6 +49,15 @@ export interface Options {
   readonly origins: Origins
   /** Whether every session and every refusal is a line of the log. */
   readonly accessLog: boolean
+  readonly limits?: Limits | undefined
+}
+
+/** `server.realtime`: how long a session may last. */
+export interface Limits {
+  /** Without a message of either side; 30 minutes unless told. */
+  readonly idle?: Duration.Input | undefined
+  /** In all; 60 minutes unless told, as OpenAI has it. */
+  readonly total?: Duration.Input | undefined
 }
 
 type Answer = HttpServerResponse.HttpServerResponse
@@ -94,13 +106,21 @@ const wishOf = (url: string): { readonly model: string; readonly query: Record<s
 
 const written = HttpServerResponse.empty()
 
+/** Who was asked, as limits and prices know it. */
+type Where = Pick<Call.Call, "provider" | "deployment" | "model">
+
+const whereOf = ({ deployment, model, provider }: Where): Where => ({ provider, deployment, model })
+
 /** Adds the route. */
-export const layer = ({ accessLog, bodyLimit, origins }: Options) =>
+export const layer = ({ accessLog, bodyLimit, limits = {}, origins }: Options) =>
   HttpRouter.use(
     Effect.fnUntraced(function* (router) {
       const pipeline = yield* Pipeline
       const access = Option.getOrUndefined(yield* Effect.serviceOption(Access.Access))
       const readiness = yield* Readiness
+      const explanations = yield* Explanations.Explanations
+      const quiet = Duration.toMillis(limits.idle ?? "30 minutes")
+      const total = Duration.toMillis(limits.total ?? "60 minutes")
       const clock = yield* Clock.Clock
       const random = yield* Random.Random
       const log = accessLog ? yield* AccessLog.make : undefined
@@ -138,11 +158,28 @@ export const layer = ({ accessLog, bodyLimit, origins }: Options) =>
           if (refused !== undefined) return Effect.succeed(refused)
           const id = Call.newId(clock, random)
           line?.note({ call: id })
+          const { keyId, tenant } = caller
+          const { model } = wish
+          const isExplained = explanations !== undefined && CallerHeaders.wantsExplanation(incoming.headers)
+          if (isExplained) {
+            const beganAt = clock.currentTimeMillisUnsafe()
+            explanations.watch(
+              { id, operation, model, stream: true, tenant, beganAt },
+              Explanations.ownerOf(caller)
+            )
+          }
+          /** What became of the handshake; how the session went is added by its events. */
+          const explain = (outcome: Explanations.Outcome, where: Where): Effect.Effect<void> =>
+            isExplained
+              ? Effect.map(pipeline.left(Call.make({ id, operation, keyId, tenant, ...where })), (left) =>
+                  explanations.settle(id, { ...outcome, left })
+                )
+              : Effect.void
           const asked: Realtime.Request = {
             ...wish,
             id,
-            keyId: caller.keyId,
-            tenant: caller.tenant,
+            keyId,
+            tenant,
             protocols,
             headers: CallerHeaders.forwardable(incoming.headers)
           }
@@ -152,7 +189,11 @@ export const layer = ({ accessLog, bodyLimit, origins }: Options) =>
               onFailure: (error) => {
                 const deployment = error.attempts > 0 ? error.deployment : undefined
                 line?.note({ attempts: error.attempts, deployment, upstreamRequest: error.requestId })
-                return failed(error, id)
+                const status = ErrorAnswer.statusOf(error)
+                return Effect.andThen(
+                  explain({ status, cache: "bypass", failure: error }, whereOf(error)),
+                  failed(error, id, isExplained)
+                )
               },
               onSuccess: (connection) => {
                 const { socket } = request
@@ -162,8 +203,11 @@ export const layer = ({ accessLog, bodyLimit, origins }: Options) =>
                   deployment: call.deployment,
                   upstreamRequest: requestId
                 })
-                socket.write(headOf(connection, accept, protocols))
-                return Effect.as(session(socket, connection, identify(headers), line), written)
+                socket.write(headOf(connection, accept, protocols, isExplained))
+                return Effect.andThen(
+                  explain({ status: 101, cache: "bypass" }, whereOf(call)),
+                  Effect.as(session(socket, connection, identify(headers), line), written)
+                )
               }
             }
           )
@@ -174,8 +218,9 @@ export const layer = ({ accessLog, bodyLimit, origins }: Options) =>
         })
       }
 
-      const failed = (error: LlmError.CallError, id: string) => {
+      const failed = (error: LlmError.CallError, id: string, isExplained: boolean) => {
         const more: Record<string, string> = { "x-llm-call-id": id }
+        if (isExplained) more["x-llm-explain-id"] = id
         if (error.attempts > 0) more["x-llm-deployment"] = error.deployment
         return Effect.as(
           error.httpStatus >= 500 ? Relay.logFailure(error) : Effect.void,
@@ -196,6 +241,8 @@ export const layer = ({ accessLog, bodyLimit, origins }: Options) =>
           upstream,
           maxMessage: Number(bodyLimit),
           idle: attempt.limits.idle,
+          quiet,
+          total,
           progress: (tokens) => {
             exceeded = attempt.progress(tokens)
             return exceeded === undefined ? undefined : "budget_exceeded"
@@ -211,10 +258,10 @@ export const layer = ({ accessLog, bodyLimit, origins }: Options) =>
           Effect.andThen(Effect.sync(() => running.look())),
           Effect.forever
         )
-        const restart = Effect.andThen(
+        const stop = Effect.andThen(
           Effect.andThen(
             readiness.over,
-            Effect.sync(() => running.restart())
+            Effect.sync(() => running.stop())
           ),
           Effect.never
         )
@@ -233,7 +280,7 @@ export const layer = ({ accessLog, bodyLimit, origins }: Options) =>
           attempt.report({ error, usage: () => usage })
           return broken ? Relay.logFailure(interrupted) : Effect.void
         })
-        return running.run.pipe(Effect.raceFirst(Effect.raceFirst(watch, restart)), Effect.ensuring(report))
+        return running.run.pipe(Effect.raceFirst(Effect.raceFirst(watch, stop)), Effect.ensuring(report))
       }
 
       yield* router.add("GET", "/v1/realtime", (incoming) => {
@@ -254,7 +301,8 @@ const isPlain = (text: string): boolean => /^[\w.:-]{1,200}$/u.test(text)
 const headOf = (
   { call, attempt, protocol, requestId }: Realtime.Connection,
   accept: string,
-  protocols: ReadonlyArray<string>
+  protocols: ReadonlyArray<string>,
+  isExplained: boolean
 ): string => {
   // Browsers give up where they have offered subprotocols and none was chosen.
   const chosen = protocol ?? protocols.find((name) => name === "realtime")
@@ -265,6 +313,7 @@ const headOf = (
     ["sec-websocket-protocol", chosen],
     ["x-request-id", requestId !== undefined && isPlain(requestId) ? requestId : undefined],
     ["x-llm-call-id", call.id],
+    ["x-llm-explain-id", isExplained ? call.id : undefined],
     ["x-llm-deployment", isPlain(call.deployment) ? call.deployment : undefined],
     ["x-llm-attempts", String(attempt.number)]
   ]

@@ -16,12 +16,16 @@ export interface Options {
   readonly maxMessage: number
   /** Milliseconds after which a side that is silent, pings included, is taken for gone. */
   readonly idle: number
+  /** Milliseconds without a message of either side, pings aside, after which it ends; for ever unless told. */
+  readonly quiet?: number | undefined
+  /** Milliseconds after which it ends in any case; for ever unless told. */
+  readonly total?: number | undefined
   /** Told of all that was used so far, as it grows; gives the reason to end the session for. */
   readonly progress: (tokens: number) => string | undefined
 }
 
 /** Codes of close frames that are ours to send; `abnormal` stands for none. */
-const codes = { goingAway: 1001, abnormal: 1006, policy: 1008, restart: 1012, badGateway: 1014 } as const
+const codes = { goingAway: 1001, abnormal: 1006, policy: 1008, badGateway: 1014 } as const
 
 /** Milliseconds between two looks at a session. */
 export const tick = 1000
@@ -59,6 +63,10 @@ export class RealtimeSession {
   /** Responses that run, and the message with which the first of them began. */
   #running = 0
   #since = 0
+  /** Ticks since it began, those since the last message, and how many messages there were then. */
+  #age = 0
+  #quiet = 0
+  #heard = 0
   /** Ticks since the end began. */
   #ending: number | undefined
   #over: (() => void) | undefined
@@ -122,7 +130,13 @@ export class RealtimeSession {
       return
     }
     this.#tell()
-    const { idle } = this.#options
+    const { idle, quiet = Number.POSITIVE_INFINITY, total = Number.POSITIVE_INFINITY } = this.#options
+    const heard = this.#client.reader.messages + this.#upstream.reader.messages
+    this.#quiet = heard === this.#heard ? this.#quiet + 1 : 0
+    this.#heard = heard
+    // Whoever comes again is welcome: no policy was hurt.
+    if (++this.#age * tick >= total) return this.#end(codes.goingAway, "session_expired")
+    if (this.#quiet * tick >= quiet) return this.#end(codes.goingAway, "session_idle")
     for (const side of [this.#client, this.#upstream]) {
       // A side that is not read is not silent: it is the other one that does not take its frames.
       side.silent = side.socket.isPaused() ? 0 : side.silent + 1
@@ -141,8 +155,8 @@ export class RealtimeSession {
   }
 
   /** Ends it because the gateway stops. */
-  restart(): void {
-    this.#end(codes.restart, "service restart")
+  stop(): void {
+    this.#end(codes.goingAway, "shutting_down")
   }
 
   destroy(): void {

@@ -132,6 +132,7 @@ const program = Effect.gen(function* () {
           Gateway.layer(config, {
             drainTime: settings.server?.drain,
             cors: settings.server?.cors,
+            realtime: settings.server?.realtime,
             hosts: settings.server?.hosts,
             passthrough: settings.server?.passthrough,
             accessLog: settings.telemetry?.accessLog,

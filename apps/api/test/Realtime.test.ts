@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { Scenario, Simulator } from "@llm/simulator"
@@ -192,6 +193,46 @@ describe("a session", () => {
   )
 
   it.live(
+    "is explained as other calls are: attempts, waits, limits, and price and usage once it is over",
+    () =>
+      Effect.gen(function* () {
+        const { origin, secret, simulator } = yield* running(
+          { simulator: { scenario: Scenario.sequence(["status:503", null]) } },
+          { requestsPerMinute: 10 }
+        )
+        const key = bearer(secret).headers
+        const explained = (id: unknown) =>
+          Effect.promise(async () => {
+            const answer = await fetch(`${origin}/v1/llm/explain/${String(id)}`, { headers: key })
+            return answer.text()
+          })
+        const told = yield* shake(origin, `/v1/realtime?model=${model}`, { ...key, "x-llm-explain": "true" })
+        assert.strictEqual(told.status, 101)
+        yield* simulator.journal.awaitNoSockets
+        let text = ""
+        while (!text.includes('"milliseconds":') || !text.includes('"usage"'))
+          text = yield* explained(told.headers["x-llm-explain-id"])
+        assert.strictEqual(Json.inText(text, "operation"), "realtime.connect")
+        assert.strictEqual(Json.inText(text, "status"), 101)
+        assert.strictEqual(Json.inText(text, "attempts", "0", "failure", "error"), "Overloaded")
+        assert.isUndefined(Json.inText(text, "attempts", "1", "failure"))
+        assert.strictEqual(Json.inText(text, "waits", "0", "because"), "retry")
+        assert.strictEqual(Json.inText(text, "limits", "limits", "0", "name"), "key")
+        assert.strictEqual(Json.inText(text, "limits", "limits", "0", "requests", "limit"), 10)
+        assert.match(String(Json.inText(text, "price", "model")), /^gpt-4o-mini-realtime/u)
+
+        const refused = yield* shake(origin, `/v1/realtime?model=${model}%2Bfault=status:404`, {
+          ...key,
+          "x-llm-explain": "true"
+        })
+        const failure = yield* explained(refused.headers["x-llm-explain-id"])
+        assert.strictEqual(Json.inText(failure, "status"), 404)
+        assert.isNotEmpty(Json.inText(failure, "failure", "error"))
+      }),
+    patience
+  )
+
+  it.live(
     "is asked for again where the provider is busy",
     () =>
       Effect.gen(function* () {
@@ -379,6 +420,24 @@ describe("how a session ends", () => {
   )
 
   it.live(
+    "its time is over: it ends with a word, and is a row of the ledger as any other",
+    () =>
+      Effect.gen(function* () {
+        const file = { server: { realtime: { total: Duration.seconds(1) } } }
+        const { calls, connect, simulator } = yield* running({ file })
+        const client = yield* connect()
+        client.send(question)
+        client.send(inText)
+        assert.deepStrictEqual(yield* client.closed, [1001, "session_expired"])
+        yield* simulator.journal.awaitNoSockets
+        const [call, ...more] = yield* calls
+        assert.deepStrictEqual(more, [])
+        assert.deepInclude(call, { operation: "realtime.connect", outcome: "ok" })
+      }),
+    patience
+  )
+
+  it.live(
     "at a shutdown it may go on for a while, and is then told to come again",
     () =>
       Effect.gen(function* () {
@@ -389,7 +448,7 @@ describe("how a session ends", () => {
         while (yield* RawConnection.accepts(port)) yield* Effect.yieldNow
         client.send(question)
         yield* client.until("conversation.item.done")
-        assert.deepStrictEqual(yield* client.closed, [1012, "service restart"])
+        assert.deepStrictEqual(yield* client.closed, [1001, "shutting_down"])
         yield* Fiber.join(stopping)
         yield* simulator.journal.awaitNoSockets
       }),

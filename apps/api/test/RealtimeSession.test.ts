@@ -38,7 +38,8 @@ const seen = (socket: Net.Socket) => {
 
 const running = Effect.fnUntraced(function* (
   idle: number,
-  progress: (tokens: number) => string | undefined = () => undefined
+  progress: (tokens: number) => string | undefined = () => undefined,
+  limits: { readonly quiet?: number; readonly total?: number } = {}
 ) {
   const [client, caller] = yield* pair
   const [upstream, provider] = yield* pair
@@ -47,7 +48,8 @@ const running = Effect.fnUntraced(function* (
     upstream,
     idle,
     maxMessage: 1_000_000,
-    progress
+    progress,
+    ...limits
   })
   const fiber = yield* Effect.forkChild(session.run, { startImmediately: true })
   return { session, fiber, client, caller, upstream, provider }
@@ -97,6 +99,48 @@ describe("a session", () => {
       yield* eventually(() => provider.destroyed)
       // 1001: the client is gone.
       assert.strictEqual(told.provider().at(6) ?? 0, 0x88)
+    })
+  )
+
+  it.live("ends where nobody says anything for so long, pings aside", () =>
+    Effect.gen(function* () {
+      const quiet = 3 * tick
+      const { caller, fiber, provider, session } = yield* running(60_000, undefined, { quiet })
+      const told = { caller: seen(caller), provider: seen(provider) }
+      const hello = Buffer.concat([Buffer.of(0x81, 2), Buffer.from("{}")])
+      session.look()
+      session.look()
+      provider.write(hello)
+      yield* eventually(() => told.caller().length === hello.length)
+      // The word counts, the pong does not.
+      session.look()
+      session.look()
+      provider.write(Buffer.of(0x8a, 0))
+      yield* eventually(() => told.caller().length === hello.length + 2)
+      session.look()
+      assert.strictEqual(session.events, 1)
+      session.look()
+      yield* Fiber.join(fiber)
+      yield* eventually(() => caller.readableEnded)
+      const close = WebSocketFrames.close(1001, "session_idle", false)
+      assert.deepStrictEqual(told.caller().subarray(hello.length + 2), close)
+      assert.isFalse(session.broken)
+      assert.strictEqual(session.closeCode, 1001)
+    })
+  )
+
+  it.live("ends after its time, however much is said", () =>
+    Effect.gen(function* () {
+      const { caller, fiber, provider, session } = yield* running(60_000, undefined, { total: 2 * tick })
+      const told = { caller: seen(caller), provider: seen(provider) }
+      session.look()
+      assert.lengthOf(told.caller(), 0)
+      session.look()
+      yield* Fiber.join(fiber)
+      yield* eventually(() => caller.readableEnded)
+      assert.deepStrictEqual(told.caller(), WebSocketFrames.close(1001, "session_expired", false))
+      yield* eventually(() => told.provider().length > 0)
+      assert.strictEqual(told.provider()[0], 0x88)
     })
   )
 

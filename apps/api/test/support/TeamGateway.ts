@@ -67,6 +67,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
       tls,
       cors: server?.cors,
       hosts: server?.hosts,
+      realtime: server?.realtime,
       passthrough: server?.passthrough,
       accessLog: telemetry?.accessLog
     }).pipe(
