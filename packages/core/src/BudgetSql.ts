@@ -72,6 +72,12 @@ export interface Settings extends Budget.Settings {
   readonly unavailable?: "allow" | "refuse" | undefined
 }
 
+/** So many settlements that do not go through are taken for a database that does not answer. */
+const crowd = 1000
+
+/** Accounts of one transaction that writes sums. */
+const together = 100
+
 const owner = "BudgetSql.layer"
 const second = 1000
 const day = 86_400 * second
@@ -80,8 +86,15 @@ const day = 86_400 * second
 interface Unwritten {
   readonly lease: string
   readonly charges: ReadonlyArray<Leases.Charge>
-  /** It was tried, and did not go through. */
+  /** It was tried, and did not go through; or there was nobody to try with. */
   late: boolean
+}
+
+/** What was spent of an account by calls that nothing was reserved for. */
+interface Sum {
+  readonly account: Leases.Hold["account"]
+  exact: bigint
+  estimated: bigint
 }
 
 interface Extension {
@@ -138,7 +151,7 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
         if (Option.isSome(exit)) return Effect.void
         // Its connection may never answer again: the pool is to make another one.
         fiber.interruptUnsafe()
-        return lose
+        return lose(`no answer within ${patience} ms`)
       }),
       Effect.map(Option.flatMap(Exit.getSuccess)),
       Effect.flatMap(
@@ -156,25 +169,97 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
 
   const unwritten = new Map<string, Unwritten>()
 
+  /** How many of them are late. */
+  let lateOnes = 0
+  const keep = (one: Unwritten) => {
+    unwritten.set(one.lease, one)
+    if (one.late) lateOnes++
+  }
+
+  const postpone = (one: Unwritten) => {
+    if (one.late || !unwritten.has(one.lease)) return
+    one.late = true
+    lateOnes++
+  }
+
+  /** Leases that run without a reservation: the database was away, and knows nothing of them. */
+  const unreserved = new Set<string>()
+  const sums = new Map<string, Sum>()
+  let fullAt = 1024
+
+  /**
+   * An outage may be long: what no reservation waits for is summed up by account, so that what is remembered does not
+   * grow with the calls. The account of a window that is over since a day is forgotten, as it is in the database.
+   */
+  const add = ({ account, estimated, spent }: Leases.Charge) => {
+    if (spent === 0n) return
+    let sum = sums.get(account.key)
+    if (sum === undefined) {
+      if (sums.size >= fullAt) {
+        const over = now() - day
+        for (const [key, old] of sums) if (old.account.endsAt <= over) sums.delete(key)
+        fullAt = Math.max(1024, 2 * sums.size)
+      }
+      sums.set(account.key, (sum = { account, exact: 0n, estimated: 0n }))
+    }
+    sum[estimated ? "estimated" : "exact"] += spent
+  }
+
+  /** Under names of their own from now on, by which they are written once however often that is tried. */
+  const freeze = (): ReadonlyArray<Unwritten> => {
+    const charges = (["exact", "estimated"] as const).map((kind) =>
+      [...sums.values()].flatMap((sum): ReadonlyArray<Leases.Charge> => {
+        const { account, [kind]: spent } = sum
+        return spent === 0n ? [] : [{ account, amount: 0n, spent, estimated: kind === "estimated" }]
+      })
+    )
+    sums.clear()
+    const frozen = charges.flatMap((all) =>
+      Array.from({ length: Math.ceil(all.length / together) }, (_, index): Unwritten => ({
+        lease: newId(),
+        charges: all.slice(index * together, (index + 1) * together),
+        late: false
+      }))
+    )
+    for (const one of frozen) keep(one)
+    return frozen
+  }
+
   const write = (one: Unwritten): Effect.Effect<void, SqlError> =>
     Effect.suspend(() => tables.settle(one.lease, one.charges, now(), now() + day)).pipe(
-      Effect.onError(() =>
-        Effect.sync(() => {
-          one.late = true
-        })
-      ),
+      Effect.onError(() => Effect.sync(() => postpone(one))),
       Effect.flatMap((reached) => {
-        unwritten.delete(one.lease)
+        if (unwritten.delete(one.lease) && one.late) lateOnes--
         return Effect.forEach(reached, ([account, spent]) => warn(settings, account, spent, now()), {
           discard: true
         })
       })
     )
 
+  const writeThese = (frozen: ReadonlyArray<Unwritten>) =>
+    Effect.suspend(() =>
+      Effect.forEach(
+        frozen.filter(({ lease }) => unwritten.has(lease)),
+        write,
+        { discard: true }
+      )
+    ).pipe(Effect.onError(() => Effect.sync(() => frozen.forEach(postpone))))
+  const writeSums = Effect.suspend(() => writeThese(freeze()))
+
   const settle = (lease: string, charges: ReadonlyArray<Leases.Charge>) => {
+    if (unreserved.delete(lease)) {
+      for (const charge of charges) add(charge)
+      return away ? Effect.void : Effect.ignore(soon(writeThese(freeze())))
+    }
     const one: Unwritten = { lease, charges, late: away }
-    unwritten.set(lease, one)
-    return away ? Effect.void : Effect.ignore(soon(write(one)))
+    keep(one)
+    if (away) return Effect.void
+    return Effect.andThen(
+      Effect.ignore(soon(write(one))),
+      Effect.suspend(() =>
+        lateOnes < crowd ? Effect.void : lose(`${lateOnes} settlements could not be written`)
+      )
+    )
   }
 
   const writing = Semaphore.makeUnsafe(1)
@@ -183,8 +268,18 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
   const writeEach = (wanted: (one: Unwritten) => boolean) =>
     Effect.suspend(() => Effect.forEach([...unwritten.values()].filter(wanted), write, { discard: true }))
   // By one at a time: what two write would count twice.
-  const writeAll = writing.withPermits(1)(writeEach(() => true))
-  const writeLate = writing.withPermitsIfAvailable(1)(writeEach(({ late }) => late))
+  const writeAll = writing.withPermits(1)(
+    Effect.andThen(
+      writeEach(() => true),
+      writeSums
+    )
+  )
+  const writeLate = writing.withPermitsIfAvailable(1)(
+    Effect.andThen(
+      writeEach(({ late }) => late),
+      writeSums
+    )
+  )
 
   const lost = (holds: ReadonlyArray<Leases.Hold>): Leases.Refusal | undefined => {
     const [hold] = holds
@@ -220,7 +315,12 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
         )
       )
     )
-    return Effect.suspend(() => (away ? Effect.succeed(lost(holds)) : ask))
+    return Effect.suspend(() => {
+      if (!away) return ask
+      const refusal = lost(holds)
+      if (refusal === undefined) unreserved.add(lease)
+      return Effect.succeed(refusal)
+    })
   }
 
   const extensions = yield* Queue.unbounded<Extension>()
@@ -247,26 +347,28 @@ const make = Effect.fnUntraced(function* (settings: Settings) {
   let beating = yield* beats
 
   const look = Effect.suspend(() => tables.renew(now() + lifetime)).pipe(
+    Effect.andThen(Effect.suspend(() => (lateOnes < crowd ? Effect.void : writeLate))),
     Effect.timeout(Duration.millis(patience)),
     Effect.retry(Schedule.spaced(Duration.millis(second)))
   )
-  const lose = Effect.suspend(() => {
-    if (away) return Effect.void
-    away = true
-    beating.interruptUnsafe()
-    const found = Effect.gen(function* () {
-      yield* look
-      away = false
-      yield* Effect.logInfo("Budgets: the database is back")
-      beating = yield* beats
-      yield* Effect.ignore(writeLate)
+  const lose = (why: string) =>
+    Effect.suspend(() => {
+      if (away) return Effect.void
+      away = true
+      beating.interruptUnsafe()
+      const found = Effect.gen(function* () {
+        yield* look
+        away = false
+        yield* Effect.logInfo("Budgets: the database is back")
+        beating = yield* beats
+        yield* Effect.ignore(writeLate)
+      })
+      const what = unavailable === "refuse" ? "refused" : "let through"
+      return Effect.andThen(
+        Effect.logWarning(`Budgets: ${why}; calls are ${what} until the database answers`),
+        Effect.forkIn(Effect.delay(found, Duration.millis(second)), scope)
+      )
     })
-    const what = unavailable === "refuse" ? "refused" : "let through"
-    return Effect.andThen(
-      Effect.logWarning(`Budgets: no answer within ${patience} ms; calls are ${what} until there is one`),
-      Effect.forkIn(Effect.delay(found, Duration.millis(second)), scope)
-    )
-  })
 
   // Last here, first at the end: what runs comes to its end, and what is not written yet is.
   const finish = Effect.andThen(

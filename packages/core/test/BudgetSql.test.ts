@@ -416,6 +416,85 @@ describe("a database that does not answer", () => {
   )
 })
 
+describe("a long outage", () => {
+  const perTenant = (most: number): BudgetSql.Settings => ({
+    budgets: [
+      { name: "all", tokens: most, window: "total" },
+      { name: "each", tokens: most, window: "day", per: ["tenant"] }
+    ]
+  })
+  const calls = Array.from({ length: 3000 }, (_, index) => ({
+    call: { ...chat, tenant: `tenant ${index % 3}` },
+    // A third of them is not told what it used.
+    settlement:
+      index % 3 === 0 ? ({ executed: "possibly", usage: undefined, events: 2 } as const) : used(1, 0)
+  }))
+  const spend = ({ budgets }: { readonly budgets: Budget.Service }) =>
+    Effect.forEach(
+      calls,
+      ({ call, settlement }) => Effect.flatMap(budgets.reserve(call, 0), (lease) => lease.settle(settlement)),
+      { concurrency: 100, discard: true }
+    )
+  const rows = Effect.map(
+    Effect.flatMap(SqlClient.SqlClient, (sql) => sql`SELECT lease FROM llm_budget_leases`),
+    ({ length }) => length
+  )
+  /** A prompt of 1,000 and two events, or one token. */
+  const estimated = 1000n * 1002n
+  const total = estimated + 2000n
+  const isSettled = (statuses: ReadonlyArray<Budget.Status>) =>
+    statuses.find(({ budget }) => budget === "all")?.spent === total
+  const eventually = (statuses: Effect.Effect<ReadonlyArray<Budget.Status>, Budget.BudgetsUnavailable>) =>
+    Effect.andThen(TestClock.adjust("1 second"), Effect.andThen(turn, statuses)).pipe(
+      Effect.repeat({ until: isSettled })
+    )
+  const check = (statuses: ReadonlyArray<Budget.Status>) => {
+    assert.deepStrictEqual(
+      statuses
+        .map(({ estimated: uncertain, of, reserved, spent }) => [of["tenant"], spent, uncertain, reserved])
+        .toSorted(([one = ""], [other = ""]) => (one < other ? -1 : 1)),
+      [
+        [undefined, total, estimated, 0n],
+        ["tenant 0", estimated, estimated, 0n],
+        ["tenant 1", 1000n, 0n, 0n],
+        ["tenant 2", 1000n, 0n, 0n]
+      ]
+    )
+  }
+
+  it.effect("loses nothing, and remembers sums instead of calls", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const one = yield* processOf(perTenant(100_000_000))
+      const hanging = yield* Deferred.make<void>()
+      const holding = yield* Effect.forkChild(sql.withTransaction(Deferred.await(hanging)), {
+        startImmediately: true
+      })
+      const first = yield* patiently(one.budgets.reserve(chat, 0))
+      yield* first.settle(none)
+      yield* spend(one)
+      yield* Deferred.succeed(hanging, undefined)
+      yield* Fiber.join(holding)
+      check((yield* eventually(one.statuses)).filter(({ of }) => of["tenant"] !== "acme"))
+      // The call that waited, and the sums: what is known for certain, and what is estimated.
+      assert.isAtMost(yield* rows, 10)
+    }).pipe(at(SqliteClient.layer({ filename: ":memory:" })))
+  )
+
+  it.effect("is noticed too where the database refuses to write, at once", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const one = yield* processOf(perTenant(100_000_000))
+      yield* sql`ALTER TABLE llm_budget_accounts RENAME TO elsewhere`
+      yield* patiently(spend(one))
+      yield* sql`ALTER TABLE elsewhere RENAME TO llm_budget_accounts`
+      check(yield* eventually(one.statuses))
+      // Each of these may have been written, and must not be counted twice: they keep their names.
+      assert.isBelow(yield* rows, 2 * 1200)
+    }).pipe(at(SqliteClient.layer({ filename: ":memory:" })))
+  )
+})
+
 describe("a process that is killed", () => {
   it.effect(
     "leaves reservations behind that come back",
