@@ -2,7 +2,6 @@
  * What a caller says in headers, and which of them go on to the provider.
  */
 import type { LlmError } from "@llm/core"
-import type * as Access from "./Access.ts"
 
 export type Headers = Readonly<Record<string, string | undefined>>
 
@@ -25,16 +24,30 @@ const reset = (milliseconds: number): string => {
   return seconds < 60 ? `${seconds}s` : `${Math.floor(seconds / 60)}m${seconds % 60}s`
 }
 
-/** What the limits of a key say where one of them is reached: OpenAI's `x-ratelimit-*`. */
-export const limits = (
-  { limit, retryAfter }: LlmError.LimitExceeded,
-  { requestsPerMinute, tokensPerMinute }: Access.Caller["limits"]
-): Record<string, string> => {
-  const [kind, most] = /\btokens\b/u.test(limit)
-    ? (["tokens", tokensPerMinute] as const)
-    : (["requests", requestsPerMinute] as const)
+/** A name as a header may hold it. */
+const plain = (name: string): string =>
+  /^[\x21-\x7e](?:[\x20-\x7e]{0,98}[\x21-\x7e])?$/u.test(name)
+    ? name
+    : encodeURIComponent(name.toWellFormed()).slice(0, 100)
+
+/**
+ * What the limit that is reached says of itself: its name, `key` for a key's own and `deployment` for a deployment's, and
+ * OpenAI's `x-ratelimit-*`. Nothing where it could not be counted.
+ */
+export const limits = ({
+  limit,
+  limitName,
+  perMinute,
+  retryAfter,
+  uncounted
+}: LlmError.LimitExceeded): Record<string, string> => {
+  if (uncounted === true) return {}
+  const named: Record<string, string> = limitName === undefined ? {} : { "x-llm-limit": plain(limitName) }
+  const kind = /\b(?:requests|tokens)\b/u.exec(limit)?.[0]
+  if (kind === undefined) return named
   return {
-    ...(most === undefined ? {} : { [`x-ratelimit-limit-${kind}`]: String(most) }),
+    ...named,
+    ...(perMinute === undefined ? {} : { [`x-ratelimit-limit-${kind}`]: String(perMinute) }),
     [`x-ratelimit-remaining-${kind}`]: "0",
     ...(retryAfter === undefined ? {} : { [`x-ratelimit-reset-${kind}`]: reset(retryAfter) })
   }

@@ -110,11 +110,11 @@ export const layer = ({ accessLog, bodyLimit, front, origins, passthrough }: Opt
             )
 
       const failed = (error: LlmError.CallError, asked: Asked) => {
-        const { caller, incoming, more } = asked
+        const { incoming, more } = asked
         const status = ErrorAnswer.statusOf(error)
         more["x-llm-call-id"] = asked.id
         if (error.attempts > 0) more["x-llm-deployment"] = error.deployment
-        if (error._tag === "LimitExceeded") Object.assign(more, CallerHeaders.limits(error, caller.limits))
+        if (error._tag === "LimitExceeded") Object.assign(more, CallerHeaders.limits(error))
         log?.note(incoming, {
           attempts: error.attempts,
           deployment: more["x-llm-deployment"],

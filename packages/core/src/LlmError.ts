@@ -693,6 +693,10 @@ export class LimitExceeded extends Schema.TaggedError<LimitExceeded>()("LimitExc
   ...retryAfter,
   /** Which limit: `requests per minute`, `tokens per minute`, … */
   limit: Schema.String,
+  /** What whoever set it calls it; absent where it has no name. */
+  limitName: Schema.optional(Schema.String),
+  /** How many of these a minute may have; absent where another says so. */
+  perMinute: Schema.optional(Schema.Finite),
   /** The limit is not known: the store that counts does not answer, and nothing may pass without it. */
   uncounted: Schema.optional(Schema.Boolean)
 }) {

@@ -794,7 +794,20 @@ const makeLimiter = /* @__PURE__ */ Effect.fnUntraced(function* (options: Option
     }
   }
 
+  /** What our own bound lets through in a minute. */
+  const perMinuteOf = ({ bounds }: Lane, limit: string): number | undefined => {
+    const bound =
+      limit === dimensions.requests
+        ? bounds.requests
+        : limit === dimensions.tokens
+          ? bounds.tokens
+          : undefined
+    if (bound === undefined) return undefined
+    return bound === shut ? 0 : Number((bound.rate * 60_000).toPrecision(12))
+  }
+
   const exceeded = (
+    lane: Lane,
     call: Call.Call,
     attempts: number,
     { limit, retryAfter, uncounted }: Omit<Refusal, "certain">
@@ -806,6 +819,8 @@ const makeLimiter = /* @__PURE__ */ Effect.fnUntraced(function* (options: Option
       model: call.model,
       attempts,
       limit,
+      limitName: options.name,
+      perMinute: perMinuteOf(lane, limit),
       ...(uncounted === true ? { uncounted } : {}),
       ...(Number.isFinite(retryAfter) ? { retryAfter } : {})
     })
@@ -870,15 +885,15 @@ const makeLimiter = /* @__PURE__ */ Effect.fnUntraced(function* (options: Option
       first.retryAfter > maxWait &&
       (first.certain || first.retryAfter === Number.POSITIVE_INFINITY || others === 0)
     if (maxWait === 0 || isHopeless) {
-      return yield* exceeded(call, attempts, first)
+      return yield* exceeded(lane, call, attempts, first)
     }
     if (lane.line.size >= maxWaiting) {
-      return yield* exceeded(call, attempts, { ...first, limit: `${maxWaiting} waiting calls` })
+      return yield* exceeded(lane, call, attempts, { ...first, limit: `${maxWaiting} waiting calls` })
     }
     const answer = yield* wait(lane, amounts, level, restore)
     if (answer !== undefined && answer._tag === "Granted") return answer.reservation
     const last = answer === undefined ? yield* look(lane, amounts, level) : answer.refusal
-    return yield* exceeded(call, attempts, last)
+    return yield* exceeded(lane, call, attempts, last)
   })
 
   const amountsOf = (call: Call.Call): Amounts => ({
