@@ -3,6 +3,7 @@
  */
 import { ErrorResponse, LlmError } from "@llm/core"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as CacheMiss from "./CacheMiss.ts"
 
 /** A key that has as many calls under way as it may has a limit of its own; all else that is full is the gateway. */
 const isOwnLimit = (error: LlmError.LlmError): boolean => error._tag === "QueueFull" && error.limit === "key"
@@ -45,6 +46,7 @@ export const fromError = (
       ...answer.headers,
       ...(requestId === undefined ? {} : { "x-request-id": requestId }),
       "x-llm-attempts": String(error.attempts),
+      ...(CacheMiss.has(error) ? { "x-llm-cache": "miss" } : {}),
       ...more
     }
   })

@@ -11,6 +11,7 @@ import { type Call, type LlmError, Observer, PriceCatalogue, Redaction, type Usa
 import * as CacheKey from "@llm/core/CacheKey"
 import type { Caller } from "./Access.ts"
 import type { Left } from "./AdminStatus.ts"
+import * as CacheMiss from "./CacheMiss.ts"
 import * as CallCost from "./CallCost.ts"
 
 /** Why an attempt failed. */
@@ -216,9 +217,10 @@ export const make = (
     settle: (id, { cache, cost, failure, left, status }) => {
       const told = known.get(id)?.told
       if (told === undefined) return
-      Object.assign(told, { status, cache, ...(cost === undefined ? {} : { cost }) })
+      const asked = failure !== undefined && CacheMiss.has(failure) ? "miss" : cache
+      Object.assign(told, { status, cache: asked, ...(cost === undefined ? {} : { cost }) })
       if (left !== undefined) told.limits = left
-      if (cache !== "bypass") {
+      if (asked !== "bypass") {
         const { model = null, operation, tenant = null } = told
         told.cacheScope = { tenant, operation, model, ignored: [...CacheKey.ignored] }
       }

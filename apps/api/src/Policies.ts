@@ -24,6 +24,7 @@ import {
   Router
 } from "@llm/core"
 import type { Policies as KeyPolicies } from "./Access.ts"
+import * as CacheMiss from "./CacheMiss.ts"
 import type { ConfigFile, Deployment, Override } from "./ConfigFile.ts"
 import * as Kept from "./Kept.ts"
 import * as Overrides from "./Overrides.ts"
@@ -277,7 +278,11 @@ const held = (layer: Layer.Layer<never, Failure>): Layer.Layer<never, Failure> =
       if (service === ResponseCache.none) return service
       return {
         ...service,
-        run: (request, produce) => service.run(request, (call) => Effect.andThen(hold, produce(call)))
+        run: (request, produce) =>
+          Effect.tapError(
+            service.run(request, (call) => Effect.andThen(hold, produce(call))),
+            (error) => Effect.sync(() => CacheMiss.note(error))
+          )
       }
     })
   )
@@ -292,12 +297,11 @@ const cache = (file: ConfigFile, shared: Shared | undefined, kept: Kept.Service)
         : ResponseCache.layerConfig
     )
   )
-  return held(
-    Overrides.cache(
-      file.overrides ?? [],
-      kept.replies.of({ answers, cache: file.cache }, usual),
-      (settings, { name }) => kept.replies.of({ answers, name, cache: settings }, cacheOf(shared)(settings))
-    )
+  return Overrides.cache(
+    file.overrides ?? [],
+    held(kept.replies.of({ answers, cache: file.cache }, usual)),
+    (settings, { name }) =>
+      held(kept.replies.of({ answers, name, cache: settings }, cacheOf(shared)(settings)))
   )
 }
 

@@ -14,6 +14,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 import * as Runtime from "effect/Runtime"
+import * as HttpServer from "effect/http/HttpServer"
 import { Redaction } from "@llm/core"
 import * as Accounts from "./Accounts.ts"
 import * as AdminServer from "./AdminServer.ts"
@@ -41,7 +42,7 @@ const usage = `An OpenAI-compatible gateway with retries, circuit breakers and t
 Settings (environment; flags win, then the environment, then the file; see .env.example):
   OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_ORG_ID, OPENAI_PROJECT_ID
   LLM_PROVIDER              openai | simulator (openai if a key is set)
-  LLM_HOST, LLM_PORT        127.0.0.1, 8080
+  LLM_HOST, LLM_PORT        127.0.0.1, 8080; port 0 takes a free one
   LLM_REUSE_PORT            1: several gateways on one port, each with its own LLM_DATA and LLM_ADMIN_PORT
   LLM_BODY_LIMIT            largest request body (32 MiB)
   LLM_DATA                  folder of the ledger and its journal (.llm)
@@ -125,8 +126,11 @@ const program = Effect.gen(function* () {
       yield* Effect.scoped(operations)
       return yield* Console.log(`${started.file ?? "the environment"} is valid`)
     }
-    // Said last: who reads it finds both ports open.
-    const server = Layer.effectDiscard(Console.log(banner(config, settings))).pipe(
+    // Said last: who reads it finds both ports open, and which one was free where none was named.
+    const told = Effect.flatMap(HttpServer.HttpServer, ({ address }) =>
+      Console.log(banner("port" in address ? { ...config, port: address.port } : config, settings))
+    )
+    const server = Layer.effectDiscard(told).pipe(
       Layer.provideMerge(
         Layer.mergeAll(
           Gateway.layer(config, {

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { Scenario } from "@llm/simulator"
+import type { ConfigFile } from "@llm/api/ConfigFile"
 import * as Explanations from "@llm/api/Explanations"
 import * as Json from "./support/Json.ts"
 import * as RunningGateway from "./support/RunningGateway.ts"
@@ -83,6 +84,28 @@ describe("x-llm-explain", () => {
       assert.strictEqual(Json.inText(text, "operation"), "chat.stream")
       assert.strictEqual(Json.inText(text, "attempts", "0", "interrupted"), false)
       assert.match(String(Json.inText(text, "cost")), /^0\.0000\d\d$/u)
+    })
+  )
+
+  it.live("tells of a failure whether the cache was asked", () =>
+    Effect.gen(function* () {
+      const file: ConfigFile = {
+        cache: { kind: "memory" },
+        overrides: [{ name: "never", models: ["gpt-6-sol"], cache: { kind: "none" } }]
+      }
+      const { origin, simulator } = yield* RunningGateway.make({ file, settings: { LLM_RETRY_TIMES: "0" } })
+      yield* simulator.script(Scenario.sequence(["status:400", "status:500", "status:400"]))
+      const told: Array<unknown> = []
+      for (const model of ["gpt-6-luna", "gpt-6-luna", "gpt-6-sol"]) {
+        const failed = yield* ask(origin, question("Why?", model))
+        const { text } = yield* explanation(origin, failed.headers.get("x-llm-explain-id"))
+        told.push([failed.status, failed.headers.get("x-llm-cache"), Json.inText(text, "cache")])
+      }
+      assert.deepStrictEqual(told, [
+        [400, "miss", "miss"],
+        [500, "miss", "miss"],
+        [400, null, "bypass"]
+      ])
     })
   )
 

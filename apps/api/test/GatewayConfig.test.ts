@@ -79,6 +79,7 @@ describe("GatewayConfig", () => {
     { LLM_PROVIDER: "azure" },
     { LLM_PORT: "eighty" },
     { LLM_PORT: "70000" },
+    { LLM_PORT: "-1" },
     { LLM_PORT: "80.5" },
     { LLM_BODY_LIMIT: "large" },
     { LLM_BODY_LIMIT: "-1 MiB" }

@@ -53,6 +53,20 @@ describe("the program", () => {
   )
 
   it.live(
+    "takes a free port for the port 0, and says which",
+    () =>
+      Effect.gen(function* () {
+        const program = yield* Program.start(["--port", "0"], { OPENAI_API_KEY: "" })
+        yield* program.shows(ready)
+        const url = /^Gateway on (\S+),/u.exec(program.stdout())?.[1] ?? ""
+        assert.notStrictEqual(new URL(url).port, "0")
+        const answer = yield* Effect.promise(() => fetch(`${url}/models`))
+        assert.strictEqual(answer.status, 200)
+      }),
+    patience
+  )
+
+  it.live(
     "ends at once where it is asked a second time",
     () =>
       Effect.gen(function* () {

@@ -27,6 +27,8 @@ export interface Running {
   readonly shows: (text: string) => Effect.Effect<void>
   /** The same of stderr, where the log is, and of so many times; once unless told. */
   readonly logs: (text: string, times?: number) => Effect.Effect<void>
+  /** What it wrote on stdout so far. */
+  readonly stdout: () => string
   readonly ended: Effect.Effect<Ended>
 }
 
@@ -72,6 +74,7 @@ export const start = (args: ReadonlyArray<string>, environment: Readonly<Record<
       return {
         child,
         ended: Effect.promise(() => closed),
+        stdout: () => output.stdout,
         shows: (text) => says("stdout", text, 1),
         logs: (text, times = 1) => says("stderr", text, times)
       }
