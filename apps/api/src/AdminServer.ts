@@ -8,16 +8,19 @@ import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
 import * as HttpRouter from "effect/http/HttpRouter"
 import type { ServeError } from "effect/http/HttpServerError"
-import type { InvalidSetting } from "@llm/core"
+import { InvalidSetting } from "@llm/core"
 import type { Access } from "./Access.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
 import type { ConfigFile } from "./ConfigFile.ts"
+import * as DrainingServer from "./DrainingServer.ts"
 import type { KeyStore } from "./KeyStore.ts"
 import { Pipeline } from "./Pipeline.ts"
 import * as ReferencePage from "./ReferencePage.ts"
 import * as SecretSource from "./SecretSource.ts"
+import * as Tls from "./Tls.ts"
 
 /** `LLM_ADMIN_TOKEN`, `LLM_ADMIN_HOST` (127.0.0.1) and `LLM_ADMIN_PORT` (8081), over what the file says. */
 const settings = ({ admin }: ConfigFile) =>
@@ -35,9 +38,44 @@ const settings = ({ admin }: ConfigFile) =>
     }
   })
 
-/** Serves it where there is a token. */
+/**
+ * The certificate of `admin.tls`; `undefined` for plain HTTP. Fails where it cannot be used, and where it is to be that of
+ * `server.tls` and there is none.
+ */
+export const certificate = Effect.fnUntraced(function* ({ admin, server }: ConfigFile) {
+  const asked = admin?.tls ?? false
+  if (asked === false) return undefined
+  if (asked !== true) return yield* Tls.load(asked, "admin.tls")
+  if (server?.tls !== undefined) return yield* Tls.load(server.tls, "admin.tls")
+  return yield* new InvalidSetting.InvalidSetting({
+    owner: "llm.config",
+    setting: "admin.tls",
+    value: "true",
+    allowed: "files of its own, or true where server.tls names some"
+  })
+})
+
+const requestTimeout = 30_000
+
+/** The server, and what follows its certificate. */
+const serverOf = (tls: Tls.Tls | undefined) => {
+  if (tls === undefined) return { server: createServer({ requestTimeout }), follow: Layer.empty }
+  const server = DrainingServer.makeSecure({ requestTimeout }, tls.certificate)
+  const renew = (renewed: DrainingServer.Certificate) => Effect.sync(() => server.setSecureContext(renewed))
+  return {
+    server,
+    follow: Layer.effectDiscard(Effect.forkScoped(Stream.runForEach(tls.renewals, renew)))
+  }
+}
+
+/**
+ * Serves it where there is a token.
+ *
+ * @param tls plain HTTP unless given
+ */
 export const layer = (
-  file: ConfigFile
+  file: ConfigFile,
+  tls?: Tls.Tls
 ): Layer.Layer<
   never,
   Config.ConfigError | SecretSource.SecretMissing | InvalidSetting.InvalidSetting | ServeError,
@@ -48,6 +86,7 @@ export const layer = (
       const { host, port, token } = yield* settings(file)
       if (token === undefined) return Layer.empty
       const { status } = yield* Pipeline
+      const { follow, server } = serverOf(tls)
       return Layer.fresh(
         HttpRouter.serve(Layer.merge(AdminRoutes.layer({ token, status }), ReferencePage.layer(true)), {
           disableLogger: true,
@@ -55,11 +94,10 @@ export const layer = (
         })
       ).pipe(
         Layer.provide(
-          NodeHttpServer.layerServer(() => createServer({ requestTimeout: 30_000 }), {
-            host,
-            port,
-            gracefulShutdownTimeout: "1 second"
-          })
+          Layer.merge(
+            follow,
+            NodeHttpServer.layerServer(() => server, { host, port, gracefulShutdownTimeout: "1 second" })
+          )
         )
       )
     })

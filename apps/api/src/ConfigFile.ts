@@ -93,6 +93,9 @@ const AtLeastSecond = Time.check(
   })
 )
 
+/** Files in PEM, read again when they change. */
+const Tls = Schema.Struct({ cert: Name, key: Name, passphrase: optional(Secret) })
+
 const Server = Schema.Struct({
   host: optional(Name),
   port: optional(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65_535 }))),
@@ -103,8 +106,8 @@ const Server = Schema.Struct({
   drain: optional(Time),
   /** How long Realtime sessions may last: without a message (30 minutes unless told), and in all (60 minutes). */
   realtime: optional(Schema.Struct({ idle: optional(AtLeastSecond), total: optional(AtLeastSecond) })),
-  /** Speaks HTTPS: files in PEM, read again when they change. */
-  tls: optional(Schema.Struct({ cert: Name, key: Name, passphrase: optional(Secret) })),
+  /** Speaks HTTPS. */
+  tls: optional(Tls),
   /** Origins whose pages may call; none unless told. */
   cors: optional(Schema.Array(Url)),
   /**
@@ -120,7 +123,9 @@ const Admin = Schema.Struct({
   host: optional(Name),
   /** A port of its own; 8081 unless told. */
   port: optional(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65_535 }))),
-  token: Secret
+  token: Secret,
+  /** Speaks HTTPS: `true` with the certificate of `server.tls`, or with files of its own. */
+  tls: optional(Schema.Union([Schema.Boolean, Tls]))
 })
 
 const Routing = Schema.Struct({

@@ -14,7 +14,7 @@ import type { Secret } from "./ConfigFile.ts"
 import type { Certificate } from "./DrainingServer.ts"
 import * as SecretSource from "./SecretSource.ts"
 
-/** `server.tls`: files in PEM. */
+/** `server.tls`, `admin.tls`: files in PEM. */
 export interface Settings {
   /** The certificate, and those between it and its root. */
   readonly cert: string
@@ -24,7 +24,8 @@ export interface Settings {
 
 /** The certificate cannot be used. */
 export class CertificateInvalid extends Data.TaggedError("CertificateInvalid")<{
-  readonly field: "server.tls.cert" | "server.tls.key"
+  /** Such as `server.tls.cert`. */
+  readonly field: string
   readonly file: string
   readonly detail: string
 }> {
@@ -43,11 +44,17 @@ export interface Tls {
 const attempt = <A>(make: () => A, invalid: CertificateInvalid): Effect.Effect<A, CertificateInvalid> =>
   Effect.try({ try: make, catch: () => invalid })
 
-const read = Effect.fnUntraced(function* ({ cert: certFile, key: keyFile, passphrase }: Settings) {
+/** Where the files are named. */
+export type Section = "server.tls" | "admin.tls"
+
+const read = Effect.fnUntraced(function* (
+  { cert: certFile, key: keyFile, passphrase }: Settings,
+  section: Section
+) {
   const files = yield* FileSystem.FileSystem
   const wrong = (field: "cert" | "key", detail: string) =>
     new CertificateInvalid({
-      field: `server.tls.${field}`,
+      field: `${section}.${field}`,
       file: field === "cert" ? certFile : keyFile,
       detail
     })
@@ -60,7 +67,7 @@ const read = Effect.fnUntraced(function* ({ cert: certFile, key: keyFile, passph
   const secret =
     passphrase === undefined
       ? undefined
-      : Redacted.value(yield* SecretSource.read("server.tls.passphrase", passphrase))
+      : Redacted.value(yield* SecretSource.read(`${section}.passphrase`, passphrase))
   const known = yield* attempt(() => new X509Certificate(cert), wrong("cert", "holds no certificate in PEM"))
   const own = yield* attempt(
     () => createPrivateKey({ key, ...(secret === undefined ? {} : { passphrase: secret }) }),
@@ -68,7 +75,7 @@ const read = Effect.fnUntraced(function* ({ cert: certFile, key: keyFile, passph
   )
   if (!known.checkPrivateKey(own)) return yield* wrong("key", "is not the key of the certificate")
   if (known.validToDate.getTime() <= (yield* Clock.currentTimeMillis))
-    yield* Effect.logWarning(`server.tls.cert: ${certFile} has expired: callers will refuse it`)
+    yield* Effect.logWarning(`${section}.cert: ${certFile} has expired: callers will refuse it`)
   const certificate: Certificate = { cert, key, passphrase: secret }
   // All that stands behind the first certificate as well: a server throws where that is cut short.
   yield* attempt(
@@ -79,12 +86,12 @@ const read = Effect.fnUntraced(function* ({ cert: certFile, key: keyFile, passph
 })
 
 /** Reads the certificate; fails with `CertificateInvalid` or `SecretMissing`, which name the setting. */
-export const load = Effect.fnUntraced(function* (settings: Settings) {
+export const load = Effect.fnUntraced(function* (settings: Settings, section: Section = "server.tls") {
   const context = yield* Effect.context<FileSystem.FileSystem>()
-  const certificate = yield* read(settings)
+  const certificate = yield* read(settings, section)
   let known = certificate.cert + certificate.key
   let refused: string | undefined
-  const renewed = read(settings).pipe(
+  const renewed = read(settings, section).pipe(
     Effect.map((found): Certificate | undefined => {
       const text = found.cert + found.key
       if (text === known) return undefined
@@ -93,7 +100,9 @@ export const load = Effect.fnUntraced(function* (settings: Settings) {
       return found
     }),
     Effect.tap((found) =>
-      found === undefined ? Effect.void : Effect.logInfo(`${settings.cert} is in force from now on`)
+      found === undefined
+        ? Effect.void
+        : Effect.logInfo(`${section}: ${settings.cert} is in force from now on`)
     ),
     // While a certificate is replaced its key is another one's: what stays wrong is told once.
     Effect.catch((error) =>

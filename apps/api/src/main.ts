@@ -121,6 +121,7 @@ const program = Effect.gen(function* () {
     const config = yield* GatewayConfig.config
     const level = yield* Config.LogLevel("LLM_LOG_LEVEL").pipe(Config.withDefault("Info"))
     const tls = settings.server?.tls === undefined ? undefined : yield* Tls.load(settings.server.tls)
+    const adminTls = yield* AdminServer.certificate(settings)
     const operations = Configuration.operations(settings, provider(settings))
     if (flags.check === true) {
       yield* Effect.scoped(operations)
@@ -144,7 +145,7 @@ const program = Effect.gen(function* () {
             tls
           }),
           Configuration.layerReload(started, provider),
-          AdminServer.layer(settings)
+          AdminServer.layer(settings, adminTls)
         )
       ),
       Layer.provide(Pipeline.layer(operations)),

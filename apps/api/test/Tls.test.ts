@@ -13,6 +13,7 @@ import * as TlsSockets from "node:tls"
 import OpenAI from "openai"
 import { OpenAIRealtimeWebSocket } from "openai/realtime/websocket"
 import { Simulator } from "@llm/simulator"
+import * as AdminServer from "@llm/api/AdminServer"
 import * as Tls from "@llm/api/Tls"
 import * as Program from "./support/Program.ts"
 import * as RawConnection from "./support/RawConnection.ts"
@@ -175,6 +176,80 @@ describe("HTTPS", () => {
         assert.isFalse(yield* RawConnection.accepts(port))
       }),
     patience
+  )
+})
+
+describe("the admin API", () => {
+  const token = "admin-token-of-the-tests"
+  const ask = (port: number) =>
+    Effect.callback<number>((resume) => {
+      const request = Https.request(
+        {
+          host: "127.0.0.1",
+          port,
+          path: "/admin/keys",
+          rejectUnauthorized: false,
+          headers: { authorization: `Bearer ${token}` }
+        },
+        (response) => {
+          response.resume()
+          resume(Effect.succeed(response.statusCode ?? 0))
+        }
+      )
+      request.on("error", (error) => resume(Effect.die(error)))
+      request.end()
+    })
+
+  it.live(
+    "speaks HTTPS with the certificate of the server, and takes the renewed one",
+    () =>
+      Effect.gen(function* () {
+        const { cert, folder, key } = yield* files
+        const port = yield* Program.freePort
+        const file = join(folder, "llm.config.json")
+        const settings = {
+          server: { port: 0, tls: { cert, key } },
+          admin: { port, token: { env: "ADMIN" }, tls: true }
+        }
+        writeFileSync(file, JSON.stringify(settings))
+        const program = yield* Program.start(["--config", file], { OPENAI_API_KEY: "", ADMIN: token })
+        yield* program.shows("Ctrl-C stops it.")
+        assert.strictEqual(yield* subjectAt(port), "first.test.invalid")
+        assert.strictEqual(yield* ask(port), 200)
+        assert.isTrue(
+          yield* Effect.promise(() =>
+            fetch(`http://127.0.0.1:${port}/admin/keys`).then(
+              () => false,
+              () => true
+            )
+          )
+        )
+        writeFileSync(cert, Certificates.renewed.cert)
+        writeFileSync(key, Certificates.renewed.key)
+        yield* program.logs("admin.tls: ")
+        yield* Effect.repeat(subjectAt(port), { until: (subject) => subject === "renewed.test.invalid" })
+        program.child.kill("SIGTERM")
+        assert.strictEqual((yield* program.ended).code, 0)
+      }),
+    patience
+  )
+
+  it.effect("may have one of its own, and none where the server has none", () =>
+    Effect.gen(function* () {
+      const { cert, key } = yield* files
+      const certificate = (tls: boolean | Tls.Settings) =>
+        Effect.provide(
+          AdminServer.certificate({ admin: { token: { env: "ADMIN" }, tls } }),
+          NodeFileSystem.layer
+        )
+      assert.strictEqual((yield* certificate({ cert, key }))?.certificate.cert, Certificates.first.cert)
+      assert.isUndefined(yield* certificate(false))
+      assert.include((yield* Effect.flip(certificate(true))).message, "admin.tls")
+      assert.match(
+        (yield* Effect.flip(certificate({ cert: `${cert}.none`, key }))).message,
+        /^admin\.tls\.cert: .* cannot be read$/u
+      )
+    })
   )
 })
 
