@@ -2,7 +2,8 @@
  * What became of calls that were asked to explain themselves: attempts, waits and why, the cache and whom its reply is
  * for, usage, price, cost, and what the limits had left. Calls that were not are not looked at.
  *
- * Held in memory, the latest only; who asked for an explanation is the only one who gets it.
+ * Held in memory, the latest only: where there is no room, whoever has the most of them loses the oldest, so that a busy
+ * key costs no other one its own. Who asked for an explanation is the only one who gets it.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -148,6 +149,22 @@ export const make = (
 ): { readonly service: Service; readonly observe: Observer.Observe } => {
   const known = new Map<string, { readonly owner: string; readonly told: Explanation }>()
 
+  /** The ids of each owner, the oldest first. */
+  const idsOf = new Map<string, Set<string>>()
+
+  const forgetOne = (): void => {
+    let most: readonly [owner: string, ids: Set<string>] | undefined
+    for (const one of idsOf) if (most === undefined || one[1].size > most[1].size) most = one
+    if (most === undefined) return
+    const [owner, ids] = most
+    for (const oldest of ids) {
+      known.delete(oldest)
+      ids.delete(oldest)
+      break
+    }
+    if (ids.size === 0) idsOf.delete(owner)
+  }
+
   const find = (call: Call.Call): Explanation | undefined =>
     known.get(call.rescues ?? call.id ?? "")?.told ?? known.get(call.id ?? "")?.told
   const attemptOf = ({ attempts }: Explanation, call: Call.Call, number: number): Attempt | undefined =>
@@ -208,11 +225,11 @@ export const make = (
 
   const service: Service = {
     watch: (call, owner) => {
-      for (const oldest of known.keys()) {
-        if (known.size < capacity) break
-        known.delete(oldest)
-      }
+      let ids = idsOf.get(owner)
+      if (ids === undefined) idsOf.set(owner, (ids = new Set()))
+      ids.add(call.id)
       known.set(call.id, { owner, told: { ...call, attempts: [], waits: [] } })
+      while (known.size > capacity) forgetOne()
     },
     settle: (id, { cache, cost, failure, left, status }) => {
       const told = known.get(id)?.told

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
+import * as fc from "fast-check"
 import * as Effect from "effect/Effect"
 import { Scenario } from "@llm/simulator"
 import type { ConfigFile } from "@llm/api/ConfigFile"
@@ -149,5 +150,32 @@ describe("x-llm-explain", () => {
     assert.isUndefined(service.find("a", "me"))
     assert.strictEqual(service.find("c", "me")?.id, "c")
     assert.isUndefined(service.find("c", "another"))
+  })
+
+  it("leaves everybody a fair share, whoever else is busy", () => {
+    const owners = ["red", "green", "blue"]
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 3, max: 12 }),
+        fc.array(fc.constantFrom(...owners), { maxLength: 60 }),
+        (capacity, order) => {
+          const { service } = Explanations.make(capacity)
+          const call = { operation: "chat.create", model: "m", stream: false, tenant: undefined, beganAt: 0 }
+          order.forEach((owner, at) => service.watch({ ...call, id: String(at) }, owner))
+          const found = order.flatMap((owner, at) =>
+            service.find(String(at), owner) === undefined ? [] : [at]
+          )
+          assert.lengthOf(found, Math.min(capacity, order.length))
+          for (const owner of owners) {
+            const all = order.flatMap((one, at) => (one === owner ? [at] : []))
+            const share = Math.min(all.length, Math.floor(capacity / owners.length))
+            // Its latest ones, and none before them that is missing in between.
+            const kept = all.filter((at) => found.includes(at))
+            assert.isAtLeast(kept.length, share)
+            assert.deepStrictEqual(kept, all.slice(all.length - kept.length))
+          }
+        }
+      )
+    )
   })
 })
