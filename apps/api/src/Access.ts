@@ -74,11 +74,6 @@ export interface Caller {
   readonly may: (model: string) => boolean
   /** What stands against a request; `undefined` where nothing does. */
   readonly denies: (wish: Wish) => Denied | undefined
-  /** The key as it was when the caller came. */
-  readonly limits: Pick<
-    VirtualKey.Settings,
-    "requestsPerMinute" | "tokensPerMinute" | "concurrency" | "budget"
-  >
 }
 
 /** Settings for the policies of `@llm/core`, under names that begin with `key` and `team`. */
@@ -175,12 +170,10 @@ const callerOf = ({ key, team }: Found): Caller => {
   const may = (model: string) => model.length <= longestModel && fits(model)
   const mayOperate = ModelPattern.any(key.operations)
   const ask = `Ask whoever runs the gateway to change ${key.id}, or use another key.`
-  const { budget, concurrency, requestsPerMinute, tokensPerMinute } = key
   return {
     keyId: key.id,
     tenant: team.id,
     scopes,
-    limits: { budget, concurrency, requestsPerMinute, tokensPerMinute },
     may,
     denies: ({ model, operation }) => {
       if (!scopes.includes("inference")) {
@@ -228,7 +221,6 @@ export const anyone: Caller = {
   keyId: undefined,
   tenant: undefined,
   scopes: ["inference"],
-  limits: {},
   may: () => true,
   denies: () => undefined
 }

@@ -75,6 +75,10 @@ export const layer = (hosts: Hosts): Layer.Layer<never> =>
       const access = found.value
       const guarded = Access.Access.of({
         ...access,
+        known: (headers) => {
+          const caller = access.known(headers)
+          return caller?.keyId === undefined && !hosts.allows(headers["host"]) ? undefined : caller
+        },
         authenticate: (headers, from) => {
           const identified = access.authenticate(headers, from)
           return hosts.allows(headers["host"])

@@ -67,6 +67,13 @@ describe("a host", () => {
         assert.include(answer, '"code":"host_not_allowed"')
         assert.include(answer, "server.hosts")
       }
+      const raw = yield* RawConnection.make(port)
+      const body = '{"model":"gpt-6-luna","messages":[]}'
+      const posted = RawConnection.request("POST", "/v1/chat/completions", {
+        headers: { host, connection: "close", "content-length": String(body.length) }
+      })
+      yield* raw.write(`${posted}${body}`)
+      assert.strictEqual(status(yield* raw.ended), 403)
       assert.strictEqual(
         status(yield* ask(port, "/v1/realtime?model=gpt-realtime-2", { host, ...upgrade })),
         403
