@@ -5,6 +5,7 @@ import { Fault, Scenario } from "@llm/simulator"
 import { APIError, APIUserAbortError } from "openai"
 import * as Http from "node:http"
 import * as HeldUpstream from "./support/HeldUpstream.ts"
+import * as LargeUpstream from "./support/LargeUpstream.ts"
 import * as RawConnection from "./support/RawConnection.ts"
 import * as RunningGateway from "./support/RunningGateway.ts"
 
@@ -384,14 +385,16 @@ describe("shutdown", () => {
         resume(Effect.succeed(incoming))
       )
       request.on("error", (error) => resume(Effect.die(error)))
-      request.end(JSON.stringify({ ...question(undefined, "gpt-6-luna+tokens=800000"), n: 2 }))
+      request.end(JSON.stringify(question()))
     })
 
   it.live(
     "waits for a slow reader of a whole reply",
     () =>
       Effect.gen(function* () {
-        const gateway = yield* RunningGateway.make()
+        const gateway = yield* RunningGateway.make({
+          settings: { OPENAI_BASE_URL: yield* LargeUpstream.make }
+        })
         const reply = yield* largeReply(gateway.origin)
         const stopping = yield* Effect.forkChild(gateway.stop)
         while (yield* RawConnection.accepts(gateway.port)) yield* Effect.yieldNow
@@ -410,7 +413,8 @@ describe("shutdown", () => {
     "waits no longer than its time for one who never reads",
     () =>
       Effect.gen(function* () {
-        const gateway = yield* RunningGateway.make({ drainTime: "50 millis" })
+        const settings = { OPENAI_BASE_URL: yield* LargeUpstream.make }
+        const gateway = yield* RunningGateway.make({ settings, drainTime: "50 millis" })
         const reply = yield* largeReply(gateway.origin)
         yield* gateway.stop
         const left = Effect.asVoid(Effect.tryPromise({ try: () => reply.toArray(), catch: (cause) => cause }))
