@@ -91,7 +91,9 @@ export const pipe = (
       )
       if (others.length === 0) return usual
       const of = choice(usual, others)
-      return Resilience.Resilience.of({ run: (call, exchange) => of(call).run(call, exchange) })
+      return Resilience.Resilience.of({
+        run: (call, exchange, options) => of(call).run(call, exchange, options)
+      })
     })
   )
 

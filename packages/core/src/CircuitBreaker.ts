@@ -43,7 +43,7 @@ import type * as Redis from "effect/persistence/Redis"
 import type * as Call from "./Call.ts"
 import * as InvalidSetting from "./InvalidSetting.ts"
 import type { Trip } from "./internal/circuit.ts"
-import { local, shared, unrecorded } from "./internal/circuits.ts"
+import { closed, local, shared, unrecorded } from "./internal/circuits.ts"
 import { config } from "./internal/duration.ts"
 import type { CircuitOpen, Health } from "./LlmError.ts"
 import * as Observer from "./Observer.ts"
@@ -69,6 +69,8 @@ export interface Permit {
    * @param retryAfter milliseconds that the server asked for: an opened circuit stays open at least as long
    */
   readonly record: (health: Health, retryAfter?: number) => Effect.Effect<void>
+  /** The same without an effect, where the outcome can be recorded at once; absent where it cannot. */
+  readonly recordNow?: ((health: Health, retryAfter?: number) => void) | undefined
 }
 
 /** The service that `Resilience` asks before each attempt. */
@@ -76,7 +78,18 @@ export class CircuitBreaker extends Context.Service<
   CircuitBreaker,
   {
     readonly admit: (call: Call.Call, attempts: number) => Effect.Effect<Permit, CircuitOpen, Scope.Scope>
+    /**
+     * `admit` without an effect: leave, or why there is none. Absent where a circuit cannot be asked at once, and
+     * `undefined` where this one cannot.
+     *
+     * @param now milliseconds since the epoch
+     */
+    readonly admitNow?:
+      | ((call: Call.Call, attempts: number, now: number) => Permit | CircuitOpen | undefined)
+      | undefined
     readonly state: (key: string) => Effect.Effect<State>
+    /** `state` without an effect; absent, or `undefined`, as for `admitNow`. */
+    readonly stateNow?: ((key: string) => State | undefined) | undefined
     /** Every change from now on. */
     readonly transitions: Stream.Stream<Transition>
   }
@@ -331,7 +344,9 @@ export const layerRedis = (
 /** Never opens. */
 export const layerNone: Layer.Layer<CircuitBreaker> = Layer.succeed(CircuitBreaker, {
   admit: () => Effect.succeed(unrecorded),
-  state: () => Effect.succeed({ _tag: "Closed" }),
+  admitNow: () => unrecorded,
+  state: () => Effect.succeed(closed),
+  stateNow: () => closed,
   transitions: Stream.empty
 })
 

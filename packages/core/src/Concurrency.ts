@@ -310,6 +310,10 @@ const make = /* @__PURE__ */ Effect.fnUntraced(function* (
       Effect.sync(() => this.endNow(settlement))
 
     readonly settle = this.end
+
+    settleNow(settlement: Permit.Settlement): undefined {
+      this.endNow(settlement)
+    }
   }
 
   const queueFull = (lane: Lane, call: Call.Call, attempts: number) => {
@@ -472,7 +476,8 @@ const all = (limits: ReadonlyArray<Effect.Success<ReturnType<typeof make>>>): Se
       holds.push(hold)
     }
     const ended = (settlement: Permit.Settlement | undefined) => Effect.sync(() => end(settlement))
-    return { end: ended, settle: ended }
+    const settleNow = (settlement: Permit.Settlement) => void end(settlement)
+    return { end: ended, settle: ended, settleNow }
   },
   state: (call) =>
     Effect.map(

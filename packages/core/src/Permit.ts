@@ -25,6 +25,8 @@ export interface Settlement {
 export interface Permit {
   /** Ends the permit. Only the first call counts. */
   readonly settle: (settlement: Settlement) => Effect.Effect<void>
+  /** The same as far as it goes without waiting: gives what is left to do, if anything. Absent where nothing goes. */
+  readonly settleNow?: ((settlement: Settlement) => Effect.Effect<void> | undefined) | undefined
 }
 
 /** A permit that no scope knows of: whoever took it ends it. */

@@ -1019,20 +1019,26 @@ export const layerStore = (
         readonly held: Array<Reservation> = []
         private ended = false
 
+        private endNow(settlement: Permit.Settlement | undefined): Effect.Effect<void> | undefined {
+          if (this.ended) return undefined
+          this.ended = true
+          let left = Effect.void
+          for (const reservation of this.held) {
+            const telling = reservation.end(settlement)
+            if (telling !== Effect.void) left = Effect.andThen(left, telling)
+          }
+          // Once begun it is carried through: what is half given back is lost.
+          return left === Effect.void ? undefined : Effect.uninterruptible(left)
+        }
+
         readonly end = (settlement: Permit.Settlement | undefined): Effect.Effect<void> =>
-          Effect.suspend(() => {
-            if (this.ended) return Effect.void
-            this.ended = true
-            let left = Effect.void
-            for (const reservation of this.held) {
-              const telling = reservation.end(settlement)
-              if (telling !== Effect.void) left = Effect.andThen(left, telling)
-            }
-            // Once begun it is carried through: what is half given back is lost.
-            return left === Effect.void ? left : Effect.uninterruptible(left)
-          })
+          Effect.suspend(() => this.endNow(settlement) ?? Effect.void)
 
         readonly settle = this.end
+
+        settleNow(settlement: Permit.Settlement): Effect.Effect<void> | undefined {
+          return this.endNow(settlement)
+        }
       }
 
       const waitFor = (hold: Hold, call: Call.Call, attempts: number) =>

@@ -32,6 +32,12 @@ export class RetryBudget extends Context.Service<
   {
     /** Pays in for a call that starts. */
     readonly deposit: (call: Call) => Effect.Effect<void>
+    /**
+     * `deposit` without an effect; `false` where it cannot be done at once, and was not.
+     *
+     * @param now milliseconds since the epoch
+     */
+    readonly depositNow?: ((call: Call, now: number) => boolean) | undefined
     /** Takes one retry out; `false` where the purse is empty. */
     readonly withdraw: (call: Call) => Effect.Effect<boolean>
     /** Retries that are left for the call's deployment. */
@@ -86,12 +92,15 @@ export function layer(options: Options = {}): Layer.Layer<RetryBudget, InvalidSe
         return purse
       }
 
+      const depositNow = (call: Call, now: number): boolean => {
+        const purse = purseOf(call, now)
+        purse.tokens = Math.min(capacity, purse.tokens + perCall)
+        return true
+      }
+
       return RetryBudget.of({
-        deposit: (call) =>
-          Effect.map(Clock.currentTimeMillis, (now) => {
-            const purse = purseOf(call, now)
-            purse.tokens = Math.min(capacity, purse.tokens + perCall)
-          }),
+        deposit: (call) => Effect.map(Clock.currentTimeMillis, (now) => void depositNow(call, now)),
+        depositNow,
         withdraw: (call) =>
           Effect.map(Clock.currentTimeMillis, (now) => {
             const purse = purseOf(call, now)
@@ -109,6 +118,7 @@ export function layer(options: Options = {}): Layer.Layer<RetryBudget, InvalidSe
 /** No limit but the backoff's own. */
 export const layerNone: Layer.Layer<RetryBudget> = Layer.succeed(RetryBudget, {
   deposit: () => Effect.void,
+  depositNow: () => true,
   withdraw: () => Effect.succeed(true),
   balance: () => Effect.succeed(Number.POSITIVE_INFINITY)
 })

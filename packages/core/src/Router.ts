@@ -85,20 +85,19 @@ export interface Plan {
 /** The service that `Resilience` asks where a call goes. Without a Layer every call goes where it says. */
 export const Router = Context.Reference<{
   readonly plan: (call: Call.Call) => Effect.Effect<Plan>
+  /** `plan` without an effect; absent where none can be made at once, `undefined` where this one cannot. */
+  readonly planNow?: ((call: Call.Call, random: typeof Random.Random.Service) => Plan | undefined) | undefined
   /** An attempt begins; the returned function is told of its end. */
   readonly begin: (call: Call.Call) => (ended: Ended) => void
-}>("@llm/core/Router", { defaultValue: () => ({ plan: () => straight, begin: () => untold }) })
+}>("@llm/core/Router", {
+  defaultValue: () => ({ plan: () => Effect.succeed(straight), planNow: () => straight, begin: () => untold })
+})
 
 const untold = () => {}
 
 const nowhere: Effect.Effect<undefined> = Effect.succeed(undefined)
 
-const straight = Effect.succeed<Plan>({
-  first: undefined,
-  next: () => nowhere,
-  other: nowhere,
-  left: () => 0
-})
+const straight: Plan = { first: undefined, next: () => nowhere, other: nowhere, left: () => 0 }
 
 // ---------------------------------------------------------------------------
 // Settings
@@ -303,8 +302,12 @@ export const layer = (
       const memoryOf = (name: string): Memory => memories.get(name) ?? unknown()
       const clock = yield* Clock.Clock
 
-      const order = Effect.fnUntraced(function* (call: Call.Call, deployments: ReadonlyArray<Deployment>) {
-        const { session } = call
+      const order = (
+        { session }: Call.Call,
+        deployments: ReadonlyArray<Deployment>,
+        random: typeof Random.Random.Service
+      ): ReadonlyArray<Deployment> => {
+        if (deployments.length < 2) return deployments
         if (session !== undefined) {
           return deployments.toSorted((left, right) => rank(session, left) - rank(session, right))
         }
@@ -313,12 +316,10 @@ export const layer = (
             return deployments
           case "weighted": {
             // The smallest of exponential times with the weights as rates: Efraimidis and Spirakis, 2006.
-            const keyed = yield* Effect.forEach(deployments, (deployment) =>
-              Effect.map(Random.next, (share) => ({
-                deployment,
-                key: -Math.log(1 - share) / (deployment.weight ?? 1)
-              }))
-            )
+            const keyed = deployments.map((deployment) => ({
+              deployment,
+              key: -Math.log(1 - random.nextDoubleUnsafe()) / (deployment.weight ?? 1)
+            }))
             return keyed.toSorted((left, right) => left.key - right.key).map(({ deployment }) => deployment)
           }
           case "leastBusy": {
@@ -339,39 +340,70 @@ export const layer = (
           case "cheapest":
             return deployments.toSorted((left, right) => (left.price ?? 0) - (right.price ?? 0))
         }
-      })
+      }
 
-      /** Whether the deployment's circuit would turn the call away now. */
+      /** Whether the circuit would turn a call away now. */
+      const turnsAway = (state: CircuitBreaker.State): boolean =>
+        (state._tag === "Open" && state.until > clock.currentTimeMillisUnsafe()) ||
+        (state._tag === "HalfOpen" && state.probing)
+
       const isShut = (call: Call.Call, target: Target) =>
-        Effect.map(
-          breaker.state(Call.key({ ...call, ...target })),
-          (state) =>
-            (state._tag === "Open" && state.until > clock.currentTimeMillisUnsafe()) ||
-            (state._tag === "HalfOpen" && state.probing)
-        )
+        Effect.map(breaker.state(Call.key({ ...call, ...target })), turnsAway)
 
-      /** Healthy ones first, those to avoid after the others; each part in the order of the strategy. */
-      const route = Effect.fnUntraced(function* (call: Call.Call) {
+      /** Where the call may go, in the order of the strategy. */
+      const targetsOf = (call: Call.Call, random: typeof Random.Random.Service): ReadonlyArray<Target> => {
         const { model } = call
         if (model === undefined) return []
         const serving = settings.deployments.filter((deployment) => serves(deployment, model))
-        const now = clock.currentTimeMillisUnsafe()
-        const targets = (yield* order(call, serving)).map((deployment) => ({
+        return order(call, serving, random).map((deployment) => ({
           provider: deployment.provider ?? "openai",
           deployment: deployment.name,
           model: sentBy(deployment, model)
         }))
-        const resting = yield* Effect.forEach(targets, (target) =>
-          memoryOf(target.deployment).restsUntil > now ? Effect.succeed(true) : isShut(call, target)
-        )
-        const avoided = new Set(call.avoid)
+      }
+
+      const rests = ({ deployment }: Target, now: number): boolean => memoryOf(deployment).restsUntil > now
+
+      /** Healthy ones first, those to avoid after the others; each part in the order of the strategy. */
+      const arranged = (
+        { avoid }: Call.Call,
+        targets: ReadonlyArray<Target>,
+        resting: ReadonlyArray<boolean>
+      ): ReadonlyArray<Target> => {
+        if (avoid === undefined && !resting.includes(true)) return targets
+        const avoided = new Set(avoid)
         const awake = targets.filter((_, index) => resting[index] === false)
         return [
           ...awake.filter(({ deployment }) => !avoided.has(deployment)),
           ...awake.filter(({ deployment }) => avoided.has(deployment)),
           ...targets.filter((_, index) => resting[index] === true)
         ]
+      }
+
+      const route = Effect.fnUntraced(function* (call: Call.Call) {
+        const now = clock.currentTimeMillisUnsafe()
+        const targets = targetsOf(call, yield* Random.Random)
+        const resting = yield* Effect.forEach(targets, (target) =>
+          rests(target, now) ? Effect.succeed(true) : isShut(call, target)
+        )
+        return arranged(call, targets, resting)
       })
+
+      /** The same without an effect, where all circuits can be asked at once. */
+      const routeNow = (
+        call: Call.Call,
+        random: typeof Random.Random.Service
+      ): ReadonlyArray<Target> | undefined => {
+        const now = clock.currentTimeMillisUnsafe()
+        const targets = targetsOf(call, random)
+        const resting: Array<boolean> = []
+        for (const target of targets) {
+          const state = rests(target, now) ? undefined : breaker.stateNow?.(Call.key({ ...call, ...target }))
+          if (state === undefined && !rests(target, now)) return undefined
+          resting.push(state === undefined || turnsAway(state))
+        }
+        return arranged(call, targets, resting)
+      }
 
       const byName = new Map(settings.deployments.map((deployment) => [deployment.name, deployment]))
       const [listedFirst] = settings.deployments
@@ -448,39 +480,52 @@ export const layer = (
         }
       }
 
+      /** The way of a call along its route. */
+      const along = (call: Call.Call, targets: ReadonlyArray<Target>): Plan => {
+        const [first, ...rest] = targets
+        if (first === undefined) return straight
+        let queue: ReadonlyArray<Target> = rest
+        let asked = call
+        const tried = new Set([call.model])
+        // A shut one is passed by, but not forgotten: to wait here is better than to end there.
+        const other: Plan["other"] = Effect.gen(function* () {
+          for (const target of queue) {
+            if (yield* isShut(call, target)) continue
+            queue = queue.filter((one) => one !== target)
+            return target
+          }
+          return undefined
+        })
+        const next: Plan["next"] = (error) =>
+          Effect.suspend(() => {
+            const instead = fallbacks.get(error._tag)?.get(asked.model ?? "")
+            if (instead === undefined || tried.has(instead)) {
+              return movesOn(error, failover) ? other : nowhere
+            }
+            tried.add(instead)
+            asked = { ...asked, model: instead }
+            return Effect.flatMap(route(asked), (others) => {
+              queue = others
+              return other
+            })
+          })
+        return { first, next, other, left: () => queue.length }
+      }
+
       return {
         begin,
-        plan: Effect.fnUntraced(function* (call: Call.Call) {
+        plan: (call: Call.Call) => {
+          const place = placeOf(call)
+          return place === undefined
+            ? Effect.map(route(call), (targets) => along(call, targets))
+            : Effect.sync(() => placed(call, place))
+        },
+        planNow: (call: Call.Call, random: typeof Random.Random.Service) => {
           const place = placeOf(call)
           if (place !== undefined) return placed(call, place)
-          let queue: ReadonlyArray<Target> = yield* route(call)
-          const [first] = queue
-          if (first === undefined) return yield* straight
-          queue = queue.slice(1)
-          let asked = call
-          const tried = new Set([call.model])
-          // A shut one is passed by, but not forgotten: to wait here is better than to end there.
-          const other: Plan["other"] = Effect.gen(function* () {
-            for (const target of queue) {
-              if (yield* isShut(call, target)) continue
-              queue = queue.filter((one) => one !== target)
-              return target
-            }
-            return undefined
-          })
-          const next = Effect.fnUntraced(function* (error: LlmError.LlmError) {
-            const instead = fallbacks.get(error._tag)?.get(asked.model ?? "")
-            if (instead !== undefined && !tried.has(instead)) {
-              tried.add(instead)
-              asked = { ...asked, model: instead }
-              queue = yield* route(asked)
-            } else if (!movesOn(error, failover)) {
-              return undefined
-            }
-            return yield* other
-          })
-          return { first, next, other, left: () => queue.length }
-        })
+          const targets = routeNow(call, random)
+          return targets === undefined ? undefined : along(call, targets)
+        }
       }
     })
   )

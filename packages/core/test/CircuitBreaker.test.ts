@@ -1,4 +1,4 @@
-import { Call, CircuitBreaker, type LlmError } from "@llm/core"
+import { Call, CircuitBreaker, LlmError } from "@llm/core"
 import { assert, describe, it } from "@effect/vitest"
 import {
   Clock,
@@ -23,6 +23,15 @@ const call = Call.make({ provider: "openai", operation: "chat.create", model: "g
 
 const admit = (of = call, attempts = 0) =>
   Effect.flatMap(CircuitBreaker.CircuitBreaker, (breaker) => breaker.admit(of, attempts))
+
+/** The same without an effect. */
+const admitNow = Effect.flatMap(
+  Effect.zip(CircuitBreaker.CircuitBreaker, Clock.currentTimeMillis),
+  ([breaker, now]) => {
+    const given = breaker.admitNow?.(call, 0, now) ?? assert.fail("a circuit of this process answers at once")
+    return given instanceof LlmError.CircuitOpen ? Effect.fail(given) : Effect.succeed(given)
+  }
+)
 
 const record = (health: LlmError.Health, of = call, retryAfter?: number) =>
   Effect.flatMap(admit(of), (permit) => permit.record(health, retryAfter))
@@ -163,12 +172,14 @@ const assertAlike = (
     const model = new Model(trip, openFor, maxOpenFor)
     const transitions = yield* watch
     const inFlight: Array<{ readonly permit: CircuitBreaker.Permit; readonly ticket: Ticket }> = []
+    const breaker = yield* CircuitBreaker.CircuitBreaker
     let now = 0
-    for (const step of steps) {
+    // Half of what is asked and told is asked and told without an effect.
+    for (const [index, step] of steps.entries()) {
       switch (step._tag) {
         case "admit": {
           const exits = yield* Effect.all(
-            Array.from({ length: step.callers }, () => Effect.exit(admit())),
+            Array.from({ length: step.callers }, () => Effect.exit(index % 2 === 0 ? admit() : admitNow)),
             { concurrency: "unbounded" }
           )
           for (const exit of exits) {
@@ -181,7 +192,8 @@ const assertAlike = (
         case "settle": {
           const [one] = inFlight.splice(step.which % Math.max(1, inFlight.length), 1)
           if (one === undefined) break
-          yield* one.permit.record(step.health, step.retryAfter)
+          if (index % 2 === 0) yield* one.permit.record(step.health, step.retryAfter)
+          else one.permit.recordNow?.(step.health, step.retryAfter)
           model.record(one.ticket, step.health, step.retryAfter, now)
           break
         }
@@ -190,6 +202,7 @@ const assertAlike = (
           now += step.millis
       }
       const actual = yield* state()
+      assert.deepStrictEqual(breaker.stateNow?.(Call.key(call)), actual)
       assert.strictEqual(actual._tag, model.state)
       if (actual._tag === "Open" && now < model.until) assert.strictEqual(actual.until, model.until)
       if (actual._tag === "HalfOpen") assert.strictEqual(actual.probing, model.probing)

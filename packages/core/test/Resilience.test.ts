@@ -10,12 +10,14 @@ import {
   Fiber,
   Layer,
   Random,
+  Result,
   Scope,
   Stream
 } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import * as Property from "./support/Property.ts"
+import * as SlowBreaker from "./support/SlowBreaker.ts"
 
 const call = Call.make({ provider: "openai", operation: "chat.create", model: "gpt-6-luna" })
 const streamed: Call.Call = { ...call, operation: "chat.stream", stream: true }
@@ -129,10 +131,12 @@ const untilProbe = Effect.gen(function* () {
   yield* TestClock.adjust("1 minute")
 })
 
-const fragile: Policies = {
+const fragile = {
   backoff: Backoff.layerNone,
   breaker: CircuitBreaker.layerConsecutive({ failures: 1, openFor: "1 minute" })
 }
+
+const stored = SlowBreaker.over(fragile.breaker)
 
 describe("the order", () => {
   it.effect("is budget, then for each attempt breaker and exchange, then budget and wait for the next", () =>
@@ -859,30 +863,38 @@ describe("scopes", () => {
 })
 
 describe("interruption", () => {
-  for (const of of [call, streamed]) {
-    it.effect(`of ${of.operation} during an attempt aborts it, closes its scope and frees the probe`, () =>
-      Effect.gen(function* () {
-        yield* untilProbe
-        const running = yield* Deferred.make<AbortSignal>()
-        const closed = yield* Deferred.make<void>()
-        const fiber = yield* Effect.forkChild(
-          Effect.scoped(
-            run(of, (attempt) =>
-              Effect.acquireRelease(Deferred.succeed(running, attempt.signal), () =>
-                Deferred.succeed(closed, undefined)
-              ).pipe(Effect.andThen(Effect.never))
+  for (const [of, breaker] of [
+    [call, fragile.breaker],
+    [streamed, fragile.breaker],
+    [call, stored],
+    [streamed, stored]
+  ] as const) {
+    const where = breaker === stored ? ", over a store," : ""
+    it.effect(
+      `of ${of.operation}${where} during an attempt aborts it, closes its scope and frees the probe`,
+      () =>
+        Effect.gen(function* () {
+          yield* untilProbe
+          const running = yield* Deferred.make<AbortSignal>()
+          const closed = yield* Deferred.make<void>()
+          const fiber = yield* Effect.forkChild(
+            Effect.scoped(
+              run(of, (attempt) =>
+                Effect.acquireRelease(Deferred.succeed(running, attempt.signal), () =>
+                  Deferred.succeed(closed, undefined)
+                ).pipe(Effect.andThen(Effect.never))
+              )
             )
           )
-        )
-        const signal = yield* Deferred.await(running)
-        assert.deepStrictEqual(yield* circuit, { _tag: "HalfOpen", probing: true })
-        yield* Fiber.interrupt(fiber)
-        assert.isTrue(signal.aborted)
-        assert.isTrue(yield* Deferred.isDone(closed))
-        assert.deepStrictEqual(yield* circuit, { _tag: "HalfOpen", probing: false })
-        assert.strictEqual((yield* ended(answer)).value, "answer 1")
-        assert.strictEqual((yield* circuit)._tag, "Closed")
-      }).pipe(Effect.provide(pipe(fragile)))
+          const signal = yield* Deferred.await(running)
+          assert.deepStrictEqual(yield* circuit, { _tag: "HalfOpen", probing: true })
+          yield* Fiber.interrupt(fiber)
+          assert.isTrue(signal.aborted)
+          assert.isTrue(yield* Deferred.isDone(closed))
+          assert.deepStrictEqual(yield* circuit, { _tag: "HalfOpen", probing: false })
+          assert.strictEqual((yield* ended(answer)).value, "answer 1")
+          assert.strictEqual((yield* circuit)._tag, "Closed")
+        }).pipe(Effect.provide(pipe({ ...fragile, breaker })))
     )
   }
 
@@ -1072,4 +1084,213 @@ describe("types", () => {
       | "DeadlineExceeded"
     >()
   })
+})
+
+describe("the end of an attempt", () => {
+  const listened =
+    (log: Array<string>, then: Step): Step =>
+    (attempt) => {
+      attempt.onEnd((late) => log.push(`${attempt.number} ${late?.phase ?? "over"}`))
+      return then(attempt)
+    }
+
+  it.effect.each<readonly [string, Call.Call, Step, ReadonlyArray<string>]>([
+    ["a reply", call, answer, ["1 over"]],
+    ["a failure", call, broken(), ["1 over"]],
+    ["a defect", call, () => Effect.die("a bug"), ["1 over"]],
+    ["a clock", call, silence, ["1 total"]],
+    ["a clock of a stream", streamed, silence, ["1 firstEvent"]],
+    ["a stream that its reader leaves", streamed, answer, ["1 over"]]
+  ])("is told once: %s", ([, of, step, told]) =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      yield* ended(listened(log, step), of)
+      assert.deepStrictEqual(log, told)
+    }).pipe(Effect.provide(pipe({ backoff: Backoff.layerNone })))
+  )
+
+  it.effect("is told of a stream when its clock runs out, and not again when it closes", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      const { attempt, close } = yield* opened(listened(log, answer))
+      attempt.waiting()
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(log, ["1 idle"])
+      yield* close
+      assert.deepStrictEqual(log, ["1 idle"])
+    }).pipe(Effect.provide(pipe()))
+  )
+
+  it.effect("is told to all who listen, at once to those who come too late, and by the signal", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      const { attempts, exchange } = script(listened(log, listened(log, silence)))
+      const { error } = yield* ended(exchange)
+      assert.deepStrictEqual(log, ["1 total", "1 total"])
+      const [attempt] = attempts
+      attempt?.onEnd((late) => log.push(`late ${late?.phase}`))
+      assert.strictEqual(log.at(-1), "late total")
+      // It was never read before.
+      assert.strictEqual(attempt?.signal.reason, error)
+      assert.strictEqual(attempt?.signal, attempt?.signal)
+    }).pipe(Effect.provide(pipe({ backoff: Backoff.layerNone })))
+  )
+
+  it.effect("reaches who listens to a copy of the attempt", () =>
+    Effect.gen(function* () {
+      const log: Array<string> = []
+      yield* ended((attempt) => listened(log, broken())({ ...attempt, observe: () => {} }))
+      assert.deepStrictEqual(log, ["1 over"])
+    }).pipe(Effect.provide(pipe({ backoff: Backoff.layerNone })))
+  )
+})
+
+describe("a prompt exchange", () => {
+  const promptly = (of: Call.Call, exchange: Step) =>
+    Effect.scoped(
+      Effect.flatMap(Resilience.Resilience, (resilience) => resilience.run(of, exchange, { prompt: true }))
+    )
+
+  /** Runs on until the attempt is over, then ends as it is told to. */
+  const until =
+    (end: (late: LlmError.TimedOut | undefined, attempt: Resilience.Attempt) => ReturnType<Step>): Step =>
+    (attempt) =>
+      Effect.callback((resume) => attempt.onEnd((late) => resume(end(late, attempt))))
+
+  const obedient = until((late, attempt) => (late === undefined ? answer(attempt) : Effect.fail(late)))
+
+  /** What it ended with on the test clock, and when. */
+  const raced = Effect.fnUntraced(function* (of: Call.Call, exchange: Step) {
+    const fiber = yield* Effect.forkChild(
+      Effect.zip(Effect.result(promptly(of, exchange)), Clock.currentTimeMillis),
+      { startImmediately: true }
+    )
+    yield* TestClock.adjust("1 hour")
+    const [result, at] = yield* Fiber.join(fiber)
+    return { at, result }
+  })
+
+  it.effect("runs in the fiber and the scope of its caller", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const [fiber, found] = yield* Scope.provide(
+        Effect.flatMap(Resilience.Resilience, (resilience) =>
+          resilience.run(call, () => Effect.zip(Effect.fiberId, Effect.scope), { prompt: true })
+        ),
+        scope
+      )
+      assert.strictEqual(fiber, yield* Effect.fiberId)
+      assert.strictEqual(found, scope)
+    }).pipe(Effect.provide(pipe()))
+  )
+
+  it.effect.each<readonly [string, Step]>([
+    ["ends with it", obedient],
+    ["answers all the same", until((_, attempt) => answer(attempt))],
+    ["makes something else of it", until((_, attempt) => broken()(attempt))]
+  ])("that %s is ended by its clock, which speaks against the deployment", ([, step]) =>
+    Effect.gen(function* () {
+      const breaker = listening()
+      const { at, result } = yield* Effect.provide(
+        raced(streamed, step),
+        pipe({ backoff: Backoff.layerNone, breaker: breaker.layer })
+      )
+      assert.strictEqual(at, 120_000)
+      assert.deepInclude(
+        { ...(Result.isFailure(result) ? result.failure : undefined) },
+        { _tag: "TimedOut", phase: "firstEvent", attempts: 1 }
+      )
+      assert.deepStrictEqual(breaker.heard, ["down"])
+    })
+  )
+
+  it.effect("is tried again like any other", () =>
+    Effect.gen(function* () {
+      const { began, exchange } = script(broken(), obedient, answer)
+      const { result } = yield* raced(call, exchange)
+      assert.isTrue(Result.isFailure(result) && result.failure._tag === "TimedOut")
+      assert.deepStrictEqual(began, [0, 1000])
+      const again = script(broken(), answer)
+      assert.deepStrictEqual((yield* raced(call, again.exchange)).result, Result.succeed("answer 2"))
+    }).pipe(Effect.provide(pipe()))
+  )
+
+  it.effect("is never begun where its time is up before", () =>
+    Effect.gen(function* () {
+      const { began, exchange } = script(answer)
+      const { result } = yield* raced(call, exchange)
+      assert.deepInclude(
+        { ...(Result.isFailure(result) ? result.failure : undefined) },
+        { _tag: "TimedOut", phase: "total" }
+      )
+      assert.deepStrictEqual(began, [])
+    }).pipe(
+      Effect.provide(
+        pipe({
+          backoff: Backoff.layerNone,
+          timeouts: Layer.succeed(Timeouts.Timeouts, {
+            ...Timeouts.make(),
+            total: 0
+          })
+        })
+      )
+    )
+  )
+
+  for (const of of [call, streamed]) {
+    it.effect(`of ${of.operation} is told when its caller is interrupted, and frees the probe`, () =>
+      Effect.gen(function* () {
+        yield* untilProbe
+        const log: Array<string> = []
+        const fiber = yield* Effect.forkChild(
+          promptly(of, (attempt) => {
+            attempt.onEnd((late) => log.push(late?.phase ?? "over"))
+            return Effect.never
+          }),
+          { startImmediately: true }
+        )
+        assert.deepStrictEqual(yield* circuit, { _tag: "HalfOpen", probing: true })
+        yield* Fiber.interrupt(fiber)
+        assert.deepStrictEqual(log, ["over"])
+        assert.deepStrictEqual(yield* circuit, { _tag: "HalfOpen", probing: false })
+      }).pipe(Effect.provide(pipe(fragile)))
+    )
+  }
+
+  it.effect("of a stream is settled when its reader is done", () =>
+    Effect.gen(function* () {
+      const breaker = listening()
+      yield* Effect.gen(function* () {
+        const scope = yield* Scope.make()
+        const resilience = yield* Resilience.Resilience
+        yield* Scope.provide(
+          resilience.run(
+            streamed,
+            (attempt) => {
+              attempt.report({})
+              return answer(attempt)
+            },
+            { prompt: true }
+          ),
+          scope
+        )
+        assert.deepStrictEqual(breaker.heard, [])
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(breaker.heard, ["up"])
+      }).pipe(Effect.provide(pipe({ breaker: breaker.layer })))
+    })
+  )
+
+  it.effect("that throws is a defect, and frees the probe", () =>
+    Effect.gen(function* () {
+      yield* untilProbe
+      const exit = yield* Effect.exit(
+        promptly(call, () => {
+          throw new TypeError("a bug")
+        })
+      )
+      assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+      assert.deepStrictEqual(yield* circuit, { _tag: "HalfOpen", probing: false })
+    }).pipe(Effect.provide(pipe(fragile)))
+  )
 })

@@ -1,6 +1,6 @@
 import { Call, RetryBudget } from "@llm/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Clock, Effect } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import * as Property from "./support/Property.ts"
@@ -61,7 +61,7 @@ describe("RetryBudget", () => {
         const budget = yield* RetryBudget.RetryBudget
         const calls = ["a", "b", "c"].map((deployment) => ({ ...call, deployment }))
         const models = calls.map(() => new Model(capacity, perCallThousandths, perSecond))
-        for (const step of commands) {
+        for (const [index, step] of commands.entries()) {
           if (step._tag === "pass") {
             yield* TestClock.adjust(step.millis)
             for (const model of models) model.earn(step.millis * model.perMilli)
@@ -70,7 +70,8 @@ describe("RetryBudget", () => {
           const of = calls[step.bucket] ?? call
           const model = models[step.bucket]
           if (step._tag === "deposit") {
-            yield* budget.deposit(of)
+            if (index % 2 === 0) yield* budget.deposit(of)
+            else assert.isTrue(budget.depositNow?.(of, yield* Clock.currentTimeMillis))
             model?.earn(model.perCall)
           } else {
             assert.strictEqual(yield* budget.withdraw(of), model?.withdraw())

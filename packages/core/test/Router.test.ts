@@ -15,6 +15,7 @@ import { Cause, Clock, Deferred, Effect, Exit, Fiber, Layer, Random, Schema, Sco
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import * as Property from "./support/Property.ts"
+import * as SlowBreaker from "./support/SlowBreaker.ts"
 
 const call = Call.make({ provider: "openai", operation: "chat.create", model: "luna" })
 const streamed: Call.Call = { ...call, operation: "chat.stream", stream: true }
@@ -443,7 +444,10 @@ describe("health", () => {
       )
   )
 
-  it.effect("one probe at a time: others go elsewhere meanwhile", () =>
+  it.effect.each([
+    ["this process", fragile],
+    ["a store", SlowBreaker.over(fragile)]
+  ] as const)("one probe at a time: others go elsewhere meanwhile, with circuits of %s", ([, breaker]) =>
     Effect.gen(function* () {
       const { asked, exchange, steps } = world({ east: broken })
       yield* run(exchange)
@@ -454,7 +458,7 @@ describe("health", () => {
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* Fiber.join(probe), "east")
       assert.deepStrictEqual(asked, ["east", "west", "east", "west"])
-    }).pipe(Effect.provide(routed({}, { breaker: fragile })))
+    }).pipe(Effect.provide(routed({}, { breaker })))
   )
 
   it.effect("one that asked to be left alone comes last until then", () =>

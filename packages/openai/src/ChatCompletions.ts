@@ -29,14 +29,9 @@ import * as Guarded from "./internal/guarded.ts"
 import type * as Operation from "./internal/operation.ts"
 import * as Placed from "./internal/placed.ts"
 import * as ReplyTexts from "./internal/replyTexts.ts"
+import { parseJsonWith, readBytesWith } from "./internal/replyBody.ts"
 import * as RescuedStream from "./internal/rescue.ts"
-import {
-  callOf,
-  type OpenAiClient,
-  parseJson,
-  readBytes,
-  type Request as OpenAiRequest
-} from "./OpenAiClient.ts"
+import { callOf, type OpenAiClient, type Request as OpenAiRequest } from "./OpenAiClient.ts"
 
 // ---------------------------------------------------------------------------
 // Request
@@ -215,25 +210,31 @@ export const create = (
 
   const exchange = (request: Guards.JsonObject) => {
     const body = bodyOf(request)
-    return Effect.fnUntraced(function* (attempt: Resilience.Attempt) {
-      const reply = yield* client.exchange(attempt, { ...route, body })
-      const bytes = yield* readBytes(reply)
-      const json = read(yield* parseJson(bytes, reply, attempt))
-      if (json === undefined) {
-        return yield* new LlmError.MalformedResponse({
-          ...attempt.context,
-          requestId: reply.requestId,
-          status: reply.status,
-          detail: "JSON that is not a chat completion"
-        })
-      }
-      attempt.report({ usage: () => usageOf(json) })
-      return { json, bytes, head: EventStream.headOf(attempt, reply) }
-    })
+    return (attempt: Resilience.Attempt) =>
+      Effect.flatMap(client.exchange(attempt, { ...route, body, whole: true }), (reply) =>
+        readBytesWith(reply, (bytes) =>
+          parseJsonWith(bytes, reply, attempt, (parsed) => {
+            const json = read(parsed)
+            if (json === undefined) {
+              return Effect.fail(
+                new LlmError.MalformedResponse({
+                  ...attempt.context,
+                  requestId: reply.requestId,
+                  status: reply.status,
+                  detail: "JSON that is not a chat completion"
+                })
+              )
+            }
+            attempt.report({ usage: () => usageOf(json) })
+            return Effect.succeed({ json, bytes, head: EventStream.headOf(attempt, reply) })
+          })
+        )
+      )
   }
+  const prompt = Placed.isPrompt(client, route.path)
 
   const run = (call: Call.Call, body: Guards.JsonObject) =>
-    Placed.run(client, call, { ...route, body }, (there) => resilience.run(there, exchange(body)))
+    Placed.run(client, call, { ...route, body }, (there) => resilience.run(there, exchange(body), { prompt }))
 
   const direct = (call: Call.Call, request: Guards.JsonObject) =>
     Effect.map(run(call, request), ({ head, json }) => ({ value: json, exchange: head }))
@@ -326,8 +327,10 @@ export const stream = (
         ChatStream.open(attempt, reply, choices, kept)
       )
     return policy === Rescue.none
-      ? resilience.run(call, (attempt) =>
-          ask(attempt, (model) => body(model, attempt.call.deployment), false)
+      ? resilience.run(
+          call,
+          (attempt) => ask(attempt, (model) => body(model, attempt.call.deployment), false),
+          { prompt: Placed.isPrompt(client, route.path) }
         )
       : RescuedStream.open({
           policy,

@@ -31,6 +31,7 @@ import * as LlmError from "@llm/core/LlmError"
 import type * as Resilience from "@llm/core/Resilience"
 import * as ModelEnds from "./internal/modelEnds.ts"
 import * as Operation from "./internal/operation.ts"
+import * as PromptExchange from "./internal/promptExchange.ts"
 import type { OpenAiClient } from "./OpenAiClient.ts"
 
 /** What is no part of a request. */
@@ -85,13 +86,13 @@ export const warning = (client: OpenAiClient["Service"]): OpenAiClient["Service"
   const { exchange } = client
   return {
     ...client,
-    exchange: (attempt, request) => {
+    exchange: PromptExchange.like(exchange, (attempt, request) => {
       const { model } = attempt.call
       const ending = model === undefined ? undefined : deprecationOf(model)
       if (model === undefined || ending === undefined || warned.has(ending)) return exchange(attempt, request)
       warned.add(ending)
       return Effect.andThen(warn(model, ending), exchange(attempt, request))
-    }
+    })
   }
 }
 

@@ -30,6 +30,8 @@ import { SourceFailed } from "./internal/content.ts"
 import { withRequestId } from "./internal/context.ts"
 import type { Place } from "./internal/placed.ts"
 import type { ByteSource } from "./internal/byteSource.ts"
+import * as PromptExchange from "./internal/promptExchange.ts"
+import { parseJsonWith, readAll, readBytesWith } from "./internal/replyBody.ts"
 import { type Kind, type Method, RequestBuilder } from "./internal/requestBuilder.ts"
 import * as WebSocket from "./internal/socket.ts"
 import * as Transport from "./Transport.ts"
@@ -65,6 +67,11 @@ export interface Request {
   readonly body?: ((model: string | undefined) => string | Uint8Array | Pieces) | undefined
   /** Sent along; the SDK's own headers and the key are added. */
   readonly headers?: Readonly<Record<string, string>> | undefined
+  /**
+   * The caller reads the body of an answer to its end before it does anything else: the exchange then waits for it, as
+   * far as that is kept without a reader, and not for the head alone.
+   */
+  readonly whole?: boolean | undefined
 }
 
 /** An HTTP answer whose body is still on its way. */
@@ -117,7 +124,7 @@ export class OpenAiClient extends Context.Service<
     readonly guards?: Guards.Service | undefined
     /** Whether a deployment takes `stream_options`; without it all do. */
     readonly streamUsage?: ((deployment: string) => boolean) | undefined
-    /** Makes one exchange; the connection is given up when the scope closes before the body's end. */
+    /** Makes one exchange; the connection is given up when the attempt is over before the body's end. */
     readonly exchange: (
       attempt: Resilience.Attempt,
       request: Request
@@ -197,34 +204,6 @@ const sendError = (
 /** The most of an error body that is read: more says no more. */
 const errorBodyLimit = 64 * 1024
 
-/** In one step where the body is there already, which it mostly is once its head has been read. */
-const readAll = (reply: Reply, limit: number): Effect.Effect<Uint8Array, LlmError.TransportError> =>
-  Effect.callback((resume) => {
-    const pieces: Array<Uint8Array> = []
-    let size = 0
-    const run = () => {
-      for (;;) {
-        const found = size < limit ? reply.poll() : "end"
-        if (found === "waiting") return reply.onChange(run)
-        reply.received()
-        if (found === "end") {
-          const [first] = pieces
-          return resume(
-            Effect.succeed(pieces.length === 1 && first !== undefined ? first : Buffer.concat(pieces))
-          )
-        }
-        if (!(found instanceof Uint8Array)) return resume(Effect.fail(found))
-        pieces.push(found)
-        size += found.length
-      }
-    }
-    run()
-    return Effect.sync(() => {
-      reply.onChange(undefined)
-      reply.received()
-    })
-  })
-
 const decodeText = new TextDecoder()
 
 /**
@@ -233,7 +212,7 @@ const decodeText = new TextDecoder()
  * A body that breaks off is `ConnectionFailed`: a piece of JSON is never taken for the whole.
  */
 export const readBytes = (reply: Reply): Effect.Effect<Uint8Array, LlmError.TransportError> =>
-  readAll(reply, Number.POSITIVE_INFINITY)
+  Effect.suspend(() => readBytesWith(reply, Effect.succeed))
 
 /** Reads a body that must be JSON: HTML, an empty body or half a document is `MalformedResponse`. */
 export const parseJson = (
@@ -241,59 +220,23 @@ export const parseJson = (
   reply: Reply,
   attempt: Resilience.Attempt
 ): Effect.Effect<unknown, LlmError.ExchangeError> =>
-  Effect.suspend(() => {
-    let json: unknown
-    try {
-      json = JSON.parse(decodeText.decode(bytes))
-    } catch {
-      const type = reply.header("content-type") ?? "no content type"
-      const detail =
-        bytes.length === 0 ? "an empty body" : `${bytes.length} bytes of ${type} that are not JSON`
-      return Effect.fail(
-        new LlmError.MalformedResponse({
-          ...withRequestId(attempt.context, reply.requestId),
-          status: reply.status,
-          detail
-        })
-      )
-    }
-    if (!isErrorBody(json)) {
-      return reply.learn === undefined ? Effect.succeed(json) : Effect.as(reply.learn(json), json)
-    }
-    return Effect.flatMap(Clock.currentTimeMillis, (now) =>
-      Effect.fail(ErrorResponse.fromEvent(json, now, withRequestId(attempt.context, reply.requestId)))
-    )
-  })
+  Effect.suspend(() => parseJsonWith(bytes, reply, attempt, Effect.succeed))
 
-/** Some servers answer `{"error":{…}}` with status 200, as a body or as an event. */
-export const isErrorBody = (json: unknown): boolean =>
-  typeof json === "object" &&
-  json !== null &&
-  "error" in json &&
-  json.error !== null &&
-  json.error !== undefined &&
-  !("choices" in json) &&
-  !("object" in json)
+export { isErrorBody } from "./internal/replyBody.ts"
 
+/** @param late the clock of the attempt that ran out, if one did */
 const makeReply = (
   status: number,
-  record: Transport.HeaderRecord,
+  headers: Transport.HeaderRecord,
   source: ByteSource,
-  attempt: Resilience.Attempt
+  attempt: Resilience.Attempt,
+  late: () => LlmError.TimedOut | undefined
 ): Reply => {
   const header = (name: string): string | undefined => {
-    const value = record[name]
+    const value = headers[name]
     return typeof value === "string" ? value : value?.[0]
   }
   const requestId = header("x-request-id")
-  return { status, requestId, header, headers: record, ...readerOf(source, attempt, requestId) }
-}
-
-const readerOf = (
-  source: ByteSource,
-  attempt: Resilience.Attempt,
-  requestId: string | undefined
-): Pick<Reply, "read" | "poll" | "received" | "onChange"> => {
   const poll: Reply["poll"] = () => {
     const bytes = source.take()
     if (bytes !== undefined) return bytes
@@ -302,9 +245,7 @@ const readerOf = (
       attempt.waiting()
       return "waiting"
     }
-    return attempt.signal.reason instanceof LlmError.TimedOut
-      ? attempt.signal.reason
-      : connectionError(source.failure, true, attempt, requestId)
+    return late() ?? connectionError(source.failure, true, attempt, requestId)
   }
   const onChange: Reply["onChange"] = (listener) => source.onChange(listener)
   const read: Reply["read"] = Effect.suspend(() => {
@@ -322,7 +263,18 @@ const readerOf = (
     attempt.received()
     return found instanceof Uint8Array ? Effect.succeed(found) : Effect.fail(found)
   })
-  return { read, poll, received: attempt.received, onChange }
+  return { status, requestId, header, headers, read, poll, received: attempt.received, onChange }
+}
+
+/** Calls back once nothing more of a body is waited for. The idle clock starts anew with each piece. */
+const onceWhole = (source: ByteSource, attempt: Resilience.Attempt, then: () => void): void => {
+  const look = () => {
+    attempt.received()
+    if (source.ended || source.failure !== undefined || source.full) return then()
+    attempt.waiting()
+    source.onChange(look)
+  }
+  look()
 }
 
 /** One deployment's key, base URL and pool; the pool is closed with the scope. */
@@ -353,51 +305,50 @@ const connect = Effect.fnUntraced(function* (options: Options) {
     request: Request
   ): Effect.Effect<Reply, LlmError.ExchangeError, Scope.Scope> => {
     const body = request.body === undefined ? null : request.body(attempt.call.model)
-    // Opened when it is sent, and closed with the exchange.
-    let upload: BodyStream | undefined
-    let source: ByteSource | undefined
-    const giveUp = () => {
-      source?.cancel()
-      upload?.destroy()
-    }
+    const isWhole = body === null || typeof body === "string" || body instanceof Uint8Array
     const send = (kind: Kind): Effect.Effect<Reply, LlmError.ExchangeError> =>
       Effect.callback((resume) => {
-        // A clock that runs out after commitment has no fiber to interrupt: it ends the reading.
-        if (attempt.call.stream) attempt.signal.addEventListener("abort", giveUp, { once: true })
+        // Opened when it is sent, and closed with the attempt.
+        let upload: BodyStream | undefined
+        let source: ByteSource | undefined = undefined
+        let late: LlmError.TimedOut | undefined
+        attempt.onEnd((expired) => {
+          late = expired
+          // After commitment nobody waits here: the clock ends the reading.
+          if (expired !== undefined) resume(Effect.fail(expired))
+          source?.cancel()
+          upload?.destroy()
+        })
+        if (late !== undefined) return
         pool ??= open({ connectTimeout: attempt.limits.connect })
-        const whole = body === null || typeof body === "string" || body instanceof Uint8Array
         const opened = pool.exchange(
           kind,
-          headersOf(kind, request, attempt, whole ? undefined : body.size),
-          whole ? body : (upload ??= new BodyStream(body, attempt)),
+          headersOf(kind, request, attempt, isWhole ? undefined : body.size),
+          isWhole ? body : (upload = new BodyStream(body, attempt)),
           (status, headers) => {
             upload?.release()
-            const reply = makeReply(status, headers, opened, attempt)
+            const reply = makeReply(status, headers, opened, attempt, () => late)
             attempt.observe(reply.header)
-            resume(
-              status >= 200 && status < 300
-                ? Effect.succeed(reply)
-                : Effect.flatMap(failureOf(reply, attempt), (error) => Effect.fail(error))
-            )
+            if (status < 200 || status >= 300) {
+              resume(Effect.flatMap(failureOf(reply, attempt), (error) => Effect.fail(error)))
+            } else if (request.whole === true) {
+              onceWhole(opened, attempt, () => resume(Effect.succeed(reply)))
+            } else resume(Effect.succeed(reply))
           },
           ({ cause, sent }) => resume(Effect.fail(sendError(cause, sent, attempt)))
         )
         source = opened
       })
     const known = builder.known(request.method, request.path, body !== null)
-    const sent =
-      known === undefined
-        ? Effect.flatMap(
-            Effect.tryPromise({
-              try: () => builder.build(request.method, request.path, body !== null),
-              catch: (error) => connectionError(error, false, attempt)
-            }),
-            send
-          )
-        : send(known)
-    return Effect.flatMap(Effect.scope, (scope) =>
-      Effect.andThen(Scope.addFinalizer(scope, Effect.sync(giveUp)), sent)
-    )
+    return known === undefined
+      ? Effect.flatMap(
+          Effect.tryPromise({
+            try: () => builder.build(request.method, request.path, body !== null),
+            catch: (error) => connectionError(error, false, attempt)
+          }),
+          send
+        )
+      : send(known)
   }
 
   const socket = (
@@ -454,7 +405,7 @@ const connect = Effect.fnUntraced(function* (options: Options) {
     )
   }
 
-  return { exchange, socket }
+  return { exchange: PromptExchange.make(exchange), socket }
 })
 
 /** Makes the client; its connections are closed with the scope. */
@@ -488,8 +439,10 @@ export const makeDeployments = /* @__PURE__ */ Effect.fnUntraced(function* (depl
     deployment: first.deployment,
     deployments: [...connections.keys()],
     streamUsage: (deployment) => !withoutUsage.has(deployment),
-    exchange: (attempt, request) =>
-      connections.get(attempt.call.deployment)?.exchange(attempt, request) ?? unknown(attempt),
+    exchange: PromptExchange.make(
+      (attempt, request) =>
+        connections.get(attempt.call.deployment)?.exchange(attempt, request) ?? unknown(attempt)
+    ),
     socket: (attempt, request) =>
       connections.get(attempt.call.deployment)?.socket(attempt, request) ?? unknown(attempt)
   })
@@ -530,7 +483,10 @@ const failureOf = (reply: Reply, attempt: Resilience.Attempt): Effect.Effect<Llm
         })
       )
     : Effect.zipWith(
-        Effect.orElseSucceed(readAll(reply, errorBodyLimit), () => new Uint8Array()),
+        Effect.orElseSucceed(
+          Effect.suspend(() => readAll(reply, errorBodyLimit, Effect.succeed)),
+          () => new Uint8Array()
+        ),
         Clock.currentTimeMillis,
         (bytes, now) =>
           ErrorResponse.fromHttp(

@@ -30,8 +30,9 @@ import { Once } from "./internal/once.ts"
 import * as Placed from "./internal/placed.ts"
 import * as PlainStream from "./internal/plainStream.ts"
 import * as RescuedStream from "./internal/rescue.ts"
+import { parseJsonWith, readBytesWith } from "./internal/replyBody.ts"
 import * as ResponseStream from "./internal/responseStream.ts"
-import { callOf, type OpenAiClient, parseJson, readBytes, type Reply, type Request } from "./OpenAiClient.ts"
+import type { OpenAiClient, Reply, Request } from "./OpenAiClient.ts"
 
 /** Where a relayed stream goes. */
 export type Sink = ResponseCache.Sink
@@ -183,10 +184,11 @@ const eventsOf = ({
 })
 
 /** What came from upstream itself. */
-const fresh = (produced: ResponseCache.Produced): ResponseCache.Reply => ({
+const fresh = (produced: ResponseCache.Produced, call: Call.Call): RawReply => ({
   ...produced,
   outcome: "bypass",
-  age: undefined
+  age: undefined,
+  call
 })
 
 /** What a body that is not JSON says of itself. */
@@ -225,100 +227,124 @@ export const send = (
   cache: ResponseCache.Service,
   policy: Rescue.Policy = Rescue.none
 ) => {
-  const produce = (request: RawRequest, answeredBy: (call: Call.Call) => void) => {
-    const { body } = request
+  /** @param told what a reply is handed on as, with the call that it answers as its deployment was asked */
+  const produce = <A>(
+    request: RawRequest,
+    told: (produced: ResponseCache.Produced, call: Call.Call) => A
+  ) => {
+    const { body, method, path } = request
     const once = body === undefined || isPlain(body) ? undefined : new Once()
+    const isJson = !request.stream && request.reply !== "bytes"
     const sent: Request = {
-      ...request,
+      method,
+      path,
       headers: headersOf(request),
       body:
         body === undefined
           ? undefined
           : isPlain(body)
             ? bodyFor(request, body)
-            : uploadFor(request, body, once)
+            : uploadFor(request, body, once),
+      whole: isJson
     }
-    const exchange = Effect.fnUntraced(function* (
-      attempt: Resilience.Attempt
-    ): Effect.fn.Return<ResponseCache.Produced, LlmError.ExchangeError, Scope.Scope> {
-      answeredBy(attempt.call)
-      const reply = yield* client.exchange(attempt, sent)
-      if (request.stream) return eventsOf(yield* openStream(request, attempt, reply))
-      if (request.reply === "bytes") {
-        const type = reply.header("content-type") ?? ""
-        if (/^text\/event-stream\b/iu.test(type)) return eventsOf(yield* openStream(request, attempt, reply))
-        if (!/^application\/json\b/iu.test(type)) {
-          const relay = yield* ByteReply.open(attempt, reply)
-          return eventsOf({ head: EventStream.headOf(attempt, reply), relay })
-        }
-      }
-      const bytes = yield* readBytes(reply)
-      const json = yield* parseJson(bytes, reply, attempt)
-      const usage = () => Usage.fromReply(json)
-      if (isCreation(request) && isFailedResponse(json)) {
-        const now = yield* Clock.currentTimeMillis
-        const context = withRequestId(attempt.context, reply.requestId)
-        const error = ErrorResponse.fromEvent({ error: json.error }, now, context)
-        attempt.report({ error, usage })
-        return yield* error
-      }
-      attempt.report({ usage })
-      return { _tag: "Whole", ...EventStream.headOf(attempt, reply), body: bytes, usage }
-    })
+    const whole = (attempt: Resilience.Attempt, reply: Reply) =>
+      readBytesWith(reply, (bytes) =>
+        parseJsonWith(bytes, reply, attempt, (json): Effect.Effect<A, LlmError.ExchangeError> => {
+          const usage = () => Usage.fromReply(json)
+          if (isCreation(request) && isFailedResponse(json)) {
+            return Effect.flatMap(Clock.currentTimeMillis, (now) => {
+              const context = withRequestId(attempt.context, reply.requestId)
+              const error = ErrorResponse.fromEvent({ error: json.error }, now, context)
+              attempt.report({ error, usage })
+              return Effect.fail(error)
+            })
+          }
+          attempt.report({ usage })
+          const { headers, requestId, status } = reply
+          const attempts = attempt.number
+          return Effect.succeed(
+            told({ _tag: "Whole", status, requestId, headers, attempts, body: bytes, usage }, attempt.call)
+          )
+        })
+      )
+    const events = (attempt: Resilience.Attempt, reply: Reply) =>
+      Effect.map(openStream(request, attempt, reply), (opened) => told(eventsOf(opened), attempt.call))
+    const answered = (
+      attempt: Resilience.Attempt,
+      reply: Reply
+    ): Effect.Effect<A, LlmError.ExchangeError, Scope.Scope> => {
+      if (isJson) return whole(attempt, reply)
+      if (request.stream) return events(attempt, reply)
+      const type = reply.header("content-type") ?? ""
+      if (/^text\/event-stream\b/iu.test(type)) return events(attempt, reply)
+      if (/^application\/json\b/iu.test(type)) return whole(attempt, reply)
+      const head = EventStream.headOf(attempt, reply)
+      return Effect.map(ByteReply.open(attempt, reply), (relay) =>
+        told(eventsOf({ head, relay }), attempt.call)
+      )
+    }
+    const exchange = (attempt: Resilience.Attempt): Effect.Effect<A, LlmError.ExchangeError, Scope.Scope> =>
+      Effect.flatMap(client.exchange(attempt, sent), (reply) => answered(attempt, reply))
     if (once !== undefined) {
       return (call: Call.Call) => resilience.run(call, (attempt) => once.exchange(attempt, exchange(attempt)))
     }
-    if (policy === Rescue.none || !request.stream || request.path !== "/chat/completions" || !isPlain(body)) {
-      return (call: Call.Call) => resilience.run(call, exchange)
+    if (policy === Rescue.none || !request.stream || path !== "/chat/completions" || !isPlain(body)) {
+      const options = { prompt: Placed.isPrompt(client, path) }
+      return (call: Call.Call) => resilience.run(call, exchange, options)
     }
-    return (call: Call.Call) =>
-      Effect.map(
+    return (call: Call.Call) => {
+      let asked = call
+      return Effect.map(
         RescuedStream.open({
           policy,
           resilience,
           call,
           body: bodyFor(request, body),
-          ask: (attempt, asked) => {
-            answeredBy(attempt.call)
-            return Effect.flatMap(client.exchange(attempt, { ...sent, body: () => asked }), (reply) =>
+          ask: (attempt, again) => {
+            asked = attempt.call
+            return Effect.flatMap(client.exchange(attempt, { ...sent, body: () => again }), (reply) =>
               ChatStream.open(attempt, reply, request.choices ?? 1, true)
             )
           }
         }),
-        eventsOf
+        (opened) => told(eventsOf(opened), asked)
       )
+    }
   }
-  const callFor = (request: RawRequest) =>
-    callOf(client, {
-      id: request.id,
-      operation: request.operation,
-      model: request.model,
-      // Bytes are given out as they come: the call lasts as long as they do.
-      stream: request.stream || request.reply === "bytes",
-      replaySafe: request.replaySafe,
-      deadline: request.deadline,
-      tenant: request.tenant,
-      keyId: request.keyId,
-      session: request.session,
-      inputTokens: request.inputTokens,
-      maxOutputTokens: request.maxOutputTokens
-    })
+  const callFor = (request: RawRequest): Call.Call => ({
+    provider: client.provider,
+    deployment: client.deployment,
+    id: request.id,
+    operation: request.operation,
+    model: request.model,
+    // Bytes are given out as they come: the call lasts as long as they do.
+    stream: request.stream || request.reply === "bytes",
+    replaySafe: request.replaySafe,
+    deadline: request.deadline,
+    tenant: request.tenant,
+    keyId: request.keyId,
+    session: request.session,
+    inputTokens: request.inputTokens,
+    maxOutputTokens: request.maxOutputTokens
+  })
   const relay = (
     call: Call.Call,
     request: RawRequest
   ): Effect.Effect<RawReply, LlmError.CallError, Scope.Scope> => {
-    let asked: Call.Call | undefined
     const { body, cached = true, method, path } = request
-    const ask = produce(request, (answering) => {
-      asked = answering
-    })
     const named = { method, path, body: isPlain(body) ? body : undefined }
-    const produced = (shared: Call.Call) => Placed.run(client, shared, named, ask)
-    const reply =
-      cache === ResponseCache.none || !cached || !isPlain(body) || isStateful(request, body)
-        ? Effect.map(produced(call), fresh)
-        : cache.run({ call, body }, produced)
-    return Effect.map(reply, (answer) => ({ ...answer, call: asked }))
+    if (cache === ResponseCache.none || !cached || !isPlain(body) || isStateful(request, body)) {
+      return Placed.run(client, call, named, produce(request, fresh))
+    }
+    return Effect.suspend(() => {
+      let asked: Call.Call | undefined
+      const ask = produce(request, (produced, answering) => {
+        asked = answering
+        return produced
+      })
+      const reply = cache.run({ call, body }, (shared) => Placed.run(client, shared, named, ask))
+      return Effect.map(reply, (answer): RawReply => ({ ...answer, call: asked }))
+    })
   }
   const { guards } = client
   return (request: RawRequest): Effect.Effect<RawReply, LlmError.CallError, Scope.Scope> => {

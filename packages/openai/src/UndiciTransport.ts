@@ -3,7 +3,7 @@
  * Bundlers keep undici whole, so it stands behind an entry of its own, and is a peer that has to be installed.
  */
 import * as Layer from "effect/Layer"
-import { Agent, type Dispatcher } from "undici"
+import { type Dispatcher, Pool } from "undici"
 import { ByteSource } from "./internal/byteSource.ts"
 import { type HeaderRecord, type Open, TransportFailure } from "./internal/transport.ts"
 import { Transport } from "./Transport.ts"
@@ -97,18 +97,32 @@ class Source extends ByteSource implements Dispatcher.DispatchHandler {
 
 /** Opens a pool. Its own clocks are off but for the connection. */
 export const open: Open = ({ connectTimeout }) => {
-  const agent = new Agent({
-    allowH2: false,
-    bodyTimeout: 0,
-    headersTimeout: 0,
-    keepAliveTimeout: 30_000,
-    connect: { timeout: Number.isFinite(connectTimeout) ? connectTimeout : 0 }
-  })
+  // A client has one host: undici's own agent would look for it anew with each request.
+  const pools = new Map<string, Pool>()
+  let closed = false
+  const poolOf = (origin: string): Pool => {
+    let pool = pools.get(origin)
+    if (pool === undefined) {
+      pool = new Pool(origin, {
+        allowH2: false,
+        bodyTimeout: 0,
+        headersTimeout: 0,
+        keepAliveTimeout: 30_000,
+        connect: { timeout: Number.isFinite(connectTimeout) ? connectTimeout : 0 }
+      })
+      pools.set(origin, pool)
+      if (closed) void pool.destroy()
+    }
+    return pool
+  }
   return {
-    destroy: () => void agent.destroy(),
+    destroy: () => {
+      closed = true
+      for (const pool of pools.values()) void pool.destroy()
+    },
     exchange: ({ method, origin, path }, headers, body, onHead, onFailure) => {
       const source = new Source(onHead, onFailure)
-      agent.dispatch({ origin, path, method, headers, body }, source)
+      poolOf(origin).dispatch({ origin, path, method, headers, body }, source)
       return source
     }
   }

@@ -69,6 +69,7 @@ const relay = (
       context: FakeReply.context,
       limits: Timeouts.make(),
       signal: new AbortController().signal,
+      onEnd: () => {},
       waiting: () => undefined,
       received: () => undefined,
       observe: () => undefined,

@@ -208,6 +208,7 @@ describe("when it is off", () => {
       context: { provider: "openai", deployment: "default", operation: "chat.create", attempts: 1 },
       limits: { connect: 1, firstEvent: 1, idle: 1, total: 1 },
       signal: new AbortController().signal,
+      onEnd: () => {},
       waiting: () => {},
       received: () => {},
       report: () => {},

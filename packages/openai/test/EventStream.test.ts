@@ -79,6 +79,7 @@ const attemptFor = (covered: number) => {
     context: FakeReply.context,
     limits: Timeouts.make(),
     signal: new AbortController().signal,
+    onEnd: () => {},
     waiting: () => undefined,
     received: () => undefined,
     observe: () => undefined,

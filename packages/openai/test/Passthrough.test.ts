@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Layer, Queue, Schema, Stream } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Layer, Queue, Redacted, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { Socket } from "node:net"
-import { CircuitBreaker, type LlmError, ResponseCache } from "@llm/core"
-import { OpenAi, type Passthrough } from "@llm/openai"
+import { Backoff, CircuitBreaker, type LlmError, ResponseCache } from "@llm/core"
+import { OpenAi, OpenAiClient, type Passthrough } from "@llm/openai"
+import * as UndiciTransport from "@llm/openai/UndiciTransport"
 import { Scenario, Simulator } from "@llm/simulator"
 import * as RawServer from "./support/RawServer.ts"
 import * as Sinks from "./support/Sinks.ts"
@@ -165,6 +166,64 @@ describe("a whole reply", () => {
       yield* journal.awaitEntry((entry) => entry.outcome === "client-left")
       yield* journal.awaitNoSockets
     }).pipe(Effect.provide(Upstream.simulated()))
+  )
+
+  it.live.each([
+    ["node:http", Layer.empty],
+    ["undici", UndiciTransport.layer]
+  ] as const)("may be larger than what is kept without a reader, over %s", ([, transport]) =>
+    Effect.gen(function* () {
+      const body = JSON.stringify({ object: "chat.completion", text: "x".repeat(2_000_000) })
+      const server = yield* RawServer.make(({ socket }) => {
+        socket.write(RawServer.response(200, body))
+      })
+      const { bytes } = yield* Effect.provide(
+        relayed(requestFor({})),
+        Layer.provide(Upstream.at(server.url), transport)
+      )
+      assert.strictEqual(bytes.toString(), body)
+    })
+  )
+
+  it.live.each([
+    ["before its head", ""],
+    ["in its body", RawServer.response(200, "", { "content-length": "9" }) + "{"]
+  ] as const)("that stops %s is ended by the clock, and its connection with it", ([, said]) =>
+    Effect.gen(function* () {
+      const closed = yield* Deferred.make<void>()
+      const server = yield* RawServer.make(({ socket }) => {
+        socket.once("close", () => Deferred.doneUnsafe(closed, Effect.void))
+        socket.write(said)
+      })
+      const options = { backoff: Backoff.layerNone, timeouts: { total: "100 millis" } } as const
+      const error = yield* Effect.provide(
+        Effect.flip(relayed(requestFor({}))),
+        Upstream.at(server.url, options)
+      )
+      assert.deepInclude({ ...error }, { _tag: "TimedOut", phase: "total", attempts: 1 })
+      yield* Deferred.await(closed)
+    })
+  )
+
+  it.live("is ended by the clock too where the client waits for something else", () =>
+    Effect.gen(function* () {
+      const slow = Layer.effect(
+        OpenAiClient.OpenAiClient,
+        Effect.map(
+          OpenAiClient.make({ apiKey: Redacted.make("sk-x"), baseUrl: "http://127.0.0.1:9/v1" }),
+          (client): OpenAiClient.OpenAiClient["Service"] => ({
+            ...client,
+            exchange: (attempt, request) => Effect.andThen(Effect.never, client.exchange(attempt, request))
+          })
+        )
+      )
+      const policies = Upstream.policies({ backoff: Backoff.layerNone, timeouts: { total: "30 millis" } })
+      const error = yield* Effect.provide(
+        Effect.flip(relayed(requestFor({}))),
+        Layer.provide(OpenAi.layerClient, [slow, policies])
+      )
+      assert.deepInclude({ ...error }, { _tag: "TimedOut", phase: "total", attempts: 1 })
+    })
   )
 })
 

@@ -99,6 +99,7 @@ const relay = (pieces: ReadonlyArray<Uint8Array>, options?: FakeReply.Options): 
       context: FakeReply.context,
       limits: Timeouts.make(),
       signal: new AbortController().signal,
+      onEnd: () => {},
       waiting: () => undefined,
       received: () => undefined,
       observe: () => undefined,

@@ -9,7 +9,7 @@ import type * as Scope from "effect/Scope"
 import type * as Store from "effect/persistence/CircuitBreaker"
 import * as Call from "../Call.ts"
 import type { Permit, State, Transition } from "../CircuitBreaker.ts"
-import { CircuitOpen } from "../LlmError.ts"
+import { CircuitOpen, type Health } from "../LlmError.ts"
 import { Circuit, type Standing, type Trip } from "./circuit.ts"
 
 /** How long circuits stay open, in milliseconds. */
@@ -21,7 +21,9 @@ export interface Times {
 /** A circuit that nobody touched for so long starts anew. */
 const idle = 3_600_000
 
-export const unrecorded: Permit = { record: () => Effect.void }
+export const unrecorded: Permit = { record: () => Effect.void, recordNow: () => {} }
+
+export const closed: State = { _tag: "Closed" }
 
 const rejected = (call: Call.Call, attempts: number, until: number | undefined, now: number): CircuitOpen =>
   new CircuitOpen({
@@ -60,47 +62,66 @@ export const local = (
     if (from !== to) changed({ key, from, to })
   }
 
+  const admitNow = (call: Call.Call, attempts: number, now: number): Permit | CircuitOpen => {
+    const key = Call.key(call)
+    const circuit = circuitOf(key, now)
+    const before = circuit.standing
+    if (!circuit.admit(now)) {
+      const until = circuit.standing === "Open" ? circuit.openUntil : undefined
+      return rejected(call, attempts, until, now)
+    }
+    tell(key, before, circuit.standing)
+    return new Leave(key, circuit, circuit.generation)
+  }
+
+  /** A permit of a circuit of this process. */
+  class Leave implements Permit {
+    private readonly key: string
+    private readonly circuit: Circuit
+    private readonly generation: number
+    constructor(key: string, circuit: Circuit, generation: number) {
+      this.key = key
+      this.circuit = circuit
+      this.generation = generation
+    }
+
+    readonly recordNow = (health: Health, retryAfter?: number): void => {
+      const { circuit } = this
+      const then = circuit.standing
+      const openFor =
+        retryAfter === undefined
+          ? times.openFor
+          : Math.max(times.openFor, Math.min(retryAfter, times.maxOpenFor))
+      circuit.record(clock.currentTimeMillisUnsafe(), this.generation, health, openFor)
+      tell(this.key, then, circuit.standing)
+    }
+
+    readonly record = (health: Health, retryAfter?: number): Effect.Effect<void> =>
+      Effect.sync(() => this.recordNow(health, retryAfter))
+  }
+
+  const stateNow = (key: string): State => {
+    const circuit = circuits.get(key)
+    if (circuit === undefined || circuit.isStale(clock.currentTimeMillisUnsafe(), idle)) return closed
+    switch (circuit.standing) {
+      case "Closed":
+        return closed
+      case "Open":
+        return { _tag: "Open", until: circuit.openUntil }
+      case "HalfOpen":
+        return { _tag: "HalfOpen", probing: circuit.probing }
+    }
+  }
+
   return {
+    admitNow,
+    stateNow,
     admit: (call: Call.Call, attempts: number): Effect.Effect<Permit, CircuitOpen> =>
       Effect.suspend(() => {
-        const key = Call.key(call)
-        const now = clock.currentTimeMillisUnsafe()
-        const circuit = circuitOf(key, now)
-        const before = circuit.standing
-        if (!circuit.admit(now)) {
-          const until = circuit.standing === "Open" ? circuit.openUntil : undefined
-          return Effect.fail(rejected(call, attempts, until, now))
-        }
-        tell(key, before, circuit.standing)
-        const { generation } = circuit
-        return Effect.succeed<Permit>({
-          record: (health, retryAfter) =>
-            Effect.sync(() => {
-              const then = circuit.standing
-              const openFor =
-                retryAfter === undefined
-                  ? times.openFor
-                  : Math.max(times.openFor, Math.min(retryAfter, times.maxOpenFor))
-              circuit.record(clock.currentTimeMillisUnsafe(), generation, health, openFor)
-              tell(key, then, circuit.standing)
-            })
-        })
+        const admission = admitNow(call, attempts, clock.currentTimeMillisUnsafe())
+        return admission instanceof CircuitOpen ? Effect.fail(admission) : Effect.succeed(admission)
       }),
-    state: (key: string): Effect.Effect<State> =>
-      Effect.sync(() => {
-        const circuit = circuits.get(key)
-        if (circuit === undefined || circuit.isStale(clock.currentTimeMillisUnsafe(), idle)) {
-          return { _tag: "Closed" }
-        }
-        switch (circuit.standing) {
-          case "Closed":
-            return { _tag: "Closed" }
-          case "Open":
-            return { _tag: "Open", until: circuit.openUntil }
-          case "HalfOpen":
-            return { _tag: "HalfOpen", probing: circuit.probing }
-        }
-      })
+    state: (key: string): Effect.Effect<State> => Effect.sync(() => stateNow(key))
   }
 }
 

@@ -21,12 +21,12 @@ export const make = (budget: RetryBudget["Service"], observe: Observer.Observe):
       else lacking.set(key, balance)
       observe({ _tag: "RetryBudgetChanged", call, balance, at })
     })
+  const isFull = (call: Call) => lacking.size === 0 || !lacking.has(keyOf(call))
   return {
     balance: budget.balance,
     deposit: (call) =>
-      lacking.size === 0 || !lacking.has(keyOf(call))
-        ? budget.deposit(call)
-        : Effect.andThen(budget.deposit(call), tell(call, false)),
+      isFull(call) ? budget.deposit(call) : Effect.andThen(budget.deposit(call), tell(call, false)),
+    depositNow: (call, now) => isFull(call) && budget.depositNow?.(call, now) === true,
     withdraw: (call) => Effect.tap(budget.withdraw(call), tell(call, true))
   }
 }

@@ -4,6 +4,7 @@
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as LlmError from "../LlmError.ts"
 import type { Limits } from "../Timeouts.ts"
@@ -20,22 +21,40 @@ export interface Ends {
 export class Watch {
   waitingSince: number | undefined = undefined
   /** Of the reply, once its headers are there. */
-  header: ((name: string) => string | undefined) | undefined = undefined
+  protected header: ((name: string) => string | undefined) | undefined = undefined
   readonly clock: Clock.Clock
-  readonly limits: Limits
   readonly startedAt: number
-  readonly ends: Ends
+  readonly limits: Limits
   readonly context: LlmError.Context
+  readonly ends: Ends
   committed: boolean
   /** The caller's deadline came before our own limits. */
   private cutShort = false
-  constructor(clock: Clock.Clock, limits: Limits, ends: Ends, context: LlmError.Context, stream: boolean) {
+  constructor(
+    clock: Clock.Clock,
+    startedAt: number,
+    limits: Limits,
+    ends: Ends,
+    context: LlmError.Context,
+    stream: boolean
+  ) {
     this.clock = clock
+    this.startedAt = startedAt
     this.limits = limits
-    this.startedAt = clock.currentTimeMillisUnsafe()
     this.ends = ends
     this.context = context
     this.committed = !stream
+  }
+
+  /** The clock that ran out before there was an answer. */
+  expired: LlmError.TimedOut | undefined = undefined
+  /** What is watched, where it has a fiber of its own. */
+  fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
+
+  /** Told, at most once, that a clock has run out. */
+  expire(error: LlmError.TimedOut): void {
+    this.expired = error
+    this.fiber?.interruptUnsafe()
   }
 
   /** A caller without patience says nothing of the deployment. */
@@ -54,8 +73,7 @@ export class Watch {
   }
 
   /** The clock that has run out, or the milliseconds until the next can. */
-  check(): LlmError.TimedOut | number {
-    const now = this.clock.currentTimeMillisUnsafe()
+  check(now: number): LlmError.TimedOut | number {
     const { firstEvent, idle, total } = this.limits
     if (now >= this.ends.total) return this.late("total", total)
     if (now >= this.ends.deadline) {
@@ -76,10 +94,10 @@ export class Watch {
 
 /**
  * Looks after the clocks of all attempts in one fiber, which sleeps until the next of them can run out:
- * an attempt then costs an entry in a map rather than a fiber with a timer.
+ * an attempt then costs an entry in a set rather than a fiber with a timer.
  */
 export class Watchdog {
-  private readonly watches = new Map<Watch, (error: LlmError.TimedOut) => void>()
+  private readonly watches = new Set<Watch>()
   private readonly wake = Latch.makeUnsafe()
   /** When the fiber looks next; milliseconds since the epoch. */
   private looksAt = Number.POSITIVE_INFINITY
@@ -88,12 +106,12 @@ export class Watchdog {
     this.clock = clock
   }
 
-  /** Calls back, at most once, when a clock of the watch runs out. */
-  watch(watch: Watch, expired: (error: LlmError.TimedOut) => void): void {
-    const verdict = watch.check()
-    if (typeof verdict !== "number") return expired(verdict)
-    this.watches.set(watch, expired)
-    if (this.clock.currentTimeMillisUnsafe() + verdict < this.looksAt) this.wake.openUnsafe()
+  /** Tells the watch, at most once, when a clock of it runs out. */
+  watch(watch: Watch, now: number): void {
+    const verdict = watch.check(now)
+    if (typeof verdict !== "number") return watch.expire(verdict)
+    this.watches.add(watch)
+    if (now + verdict < this.looksAt) this.wake.openUnsafe()
   }
 
   /** Milliseconds since the epoch. */
@@ -108,12 +126,12 @@ export class Watchdog {
   readonly run: Effect.Effect<never> = Effect.suspend(() => {
     this.wake.closeUnsafe()
     let soonest = Number.POSITIVE_INFINITY
-    for (const [watch, expired] of this.watches) {
-      const verdict = watch.check()
+    for (const watch of this.watches) {
+      const verdict = watch.check(this.clock.currentTimeMillisUnsafe())
       if (typeof verdict === "number") soonest = Math.min(soonest, verdict)
       else {
         this.watches.delete(watch)
-        expired(verdict)
+        watch.expire(verdict)
       }
     }
     this.looksAt = this.clock.currentTimeMillisUnsafe() + soonest

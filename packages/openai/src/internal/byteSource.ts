@@ -33,6 +33,11 @@ export abstract class ByteSource {
     return bytes
   }
 
+  /** As much is there as is kept without a reader. */
+  get full(): boolean {
+    return this.size > highWater
+  }
+
   /** Calls back once, on the next bytes, end or failure. */
   onChange(listener: (() => void) | undefined): void {
     this.listener = listener

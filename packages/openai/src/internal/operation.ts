@@ -12,12 +12,13 @@ import type * as Call from "@llm/core/Call"
 import * as LlmError from "@llm/core/LlmError"
 import type * as Resilience from "@llm/core/Resilience"
 import type * as Usage from "@llm/core/Usage"
-import { callOf, type OpenAiClient, parseJson, readBytes, type Reply, type Request } from "../OpenAiClient.ts"
+import { callOf, type OpenAiClient, readBytes, type Reply, type Request } from "../OpenAiClient.ts"
 import { withRequestId } from "./context.ts"
 import * as EventStream from "./eventStream.ts"
 import * as Guarded from "./guarded.ts"
 import * as Multipart from "./multipart.ts"
 import { Once } from "./once.ts"
+import { parseJsonWith, readBytesWith } from "./replyBody.ts"
 import * as Placed from "./placed.ts"
 
 // ---------------------------------------------------------------------------
@@ -103,7 +104,7 @@ const run = <A, R>(
   options: CallOptions,
   stream: boolean,
   read: (reply: Reply, attempt: Resilience.Attempt) => Effect.Effect<A, LlmError.ExchangeError, R>
-): Effect.Effect<A, LlmError.CallError, Exclude<R, Scope.Scope> | Scope.Scope> =>
+): Effect.Effect<A, LlmError.CallError, R | Scope.Scope> =>
   Effect.suspend(() => {
     const { headers, method, model, operation, path } = asked
     const call = callOf(client, {
@@ -135,11 +136,14 @@ const run = <A, R>(
         body:
           body === undefined
             ? undefined
-            : (name) => JSON.stringify(named.model === undefined ? body : { ...body, model: name })
+            : (name) => JSON.stringify(named.model === undefined ? body : { ...body, model: name }),
+        whole: !stream
       }
       return Placed.run(client, named, placed, (there) =>
-        resilience.run(there, (attempt) =>
-          Effect.flatMap(client.exchange(attempt, request), (reply) => read(reply, attempt))
+        resilience.run(
+          there,
+          (attempt) => Effect.flatMap(client.exchange(attempt, request), (reply) => read(reply, attempt)),
+          { prompt: Placed.isPrompt(client, route.path) }
         )
       )
     }
@@ -220,13 +224,15 @@ export const answered = <A>(
   asked: JsonAsked<A>,
   options: CallOptions = {}
 ): Effect.Effect<Answered<A>, LlmError.CallError> => {
-  const read = Effect.fnUntraced(function* (reply: Reply, attempt: Resilience.Attempt) {
-    const json = yield* parseJson(yield* readBytes(reply), reply, attempt)
-    if (!asked.accepts(json)) return yield* malformed(reply, attempt, `JSON that is not ${asked.noun}`)
-    const { usage } = asked
-    if (usage !== undefined) attempt.report({ usage: () => usage(json) })
-    return { value: json, requestId: reply.requestId, header: reply.header }
-  })
+  const { usage } = asked
+  const read = (reply: Reply, attempt: Resilience.Attempt) =>
+    readBytesWith(reply, (body) =>
+      parseJsonWith(body, reply, attempt, (json): Effect.Effect<Answered<A>, LlmError.MalformedResponse> => {
+        if (!asked.accepts(json)) return malformed(reply, attempt, `JSON that is not ${asked.noun}`)
+        if (usage !== undefined) attempt.report({ usage: () => usage(json) })
+        return Effect.succeed({ value: json, requestId: reply.requestId, header: reply.header })
+      })
+    )
   const { gone } = asked
   if (gone === undefined) return Effect.scoped(run(client, resilience, asked, options, false, read))
   return Effect.suspend(() => {

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import type * as Call from "@llm/core/Call"
 import type { OpenAiClient, Reply } from "../OpenAiClient.ts"
 import type * as Placement from "../Placement.ts"
+import * as PromptExchange from "./promptExchange.ts"
 import * as StoredIds from "./storedIds.ts"
 
 /** What a call asks for, as far as it may name something stored. */
@@ -57,21 +58,24 @@ export const placing = (
   return {
     ...client,
     place,
-    exchange: (attempt, request) => {
+    exchange: PromptExchange.like(client.exchange, (attempt, request) => {
       const { deployment, kept } = attempt.call
-      const learn: Reply["learn"] = fleeting.test(request.path)
-        ? undefined
-        : (json) => {
-            const ids = StoredIds.inReply(json)
-            return ids.length === 0 ? Effect.void : placement.remember(ids, deployment)
-          }
+      if (fleeting.test(request.path)) return client.exchange(attempt, request)
+      const learn: Reply["learn"] = (json) => {
+        const ids = StoredIds.inReply(json)
+        return ids.length === 0 ? Effect.void : placement.remember(ids, deployment)
+      }
       const exchanged = Effect.map(client.exchange(attempt, request), (reply): Reply => ({ ...reply, learn }))
       if (kept !== "search") return exchanged
       const id = StoredIds.inPath(request.path)
       return id === undefined ? exchanged : Effect.tap(exchanged, () => placement.remember([id], deployment))
-    }
+    })
   }
 }
+
+/** Whether exchanges on that path end by themselves when a clock runs out: what remembers something may take longer. */
+export const isPrompt = ({ exchange, place }: OpenAiClient["Service"], path: string): boolean =>
+  PromptExchange.is(exchange) && (place === undefined || fleeting.test(path))
 
 /** Runs a call where it belongs. */
 export const run = <A, E, R>(

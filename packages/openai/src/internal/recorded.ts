@@ -6,6 +6,7 @@ import type * as ContentRecording from "@llm/core/ContentRecording"
 import type * as Resilience from "@llm/core/Resilience"
 import type { OpenAiClient, Reply, Request } from "../OpenAiClient.ts"
 import { ExchangeContent, type Kind } from "./exchangeContent.ts"
+import * as PromptExchange from "./promptExchange.ts"
 
 type Client = Pick<OpenAiClient["Service"], "exchange">
 
@@ -65,5 +66,5 @@ export const recording = <C extends Client>(client: C): C => {
       ? client.exchange(attempt, request)
       : recorded(client, attempt, request, kind, recorder)
   }
-  return { ...client, exchange }
+  return { ...client, exchange: PromptExchange.like(client.exchange, exchange) }
 }
