@@ -62,6 +62,8 @@ const rules: Readonly<Record<keyof Options, InvalidSetting.Rule>> = {
 }
 
 interface Purse {
+  readonly provider: string
+  readonly deployment: string
   tokens: number
   at: number
 }
@@ -78,15 +80,22 @@ export function layer(options: Options = {}): Layer.Layer<RetryBudget, InvalidSe
       const perCall = options.perCall ?? 0.2
       const perMilli = (options.perSecond ?? 10) / 1000
       const purses = new Map<string, Purse>()
+      /** Mostly the next call goes where the last one went: to find it so costs no key. */
+      let latest: Purse | undefined
+
+      const find = ({ deployment, provider }: Call, now: number): Purse => {
+        if (latest?.deployment === deployment && latest.provider === provider) return latest
+        const key = `${provider}/${deployment}`
+        latest = purses.get(key)
+        if (latest === undefined) {
+          latest = { provider, deployment, tokens: capacity, at: now }
+          purses.set(key, latest)
+        }
+        return latest
+      }
 
       const purseOf = (call: Call, now: number): Purse => {
-        const key = `${call.provider}/${call.deployment}`
-        let purse = purses.get(key)
-        if (purse === undefined) {
-          purse = { tokens: capacity, at: now }
-          purses.set(key, purse)
-          return purse
-        }
+        const purse = find(call, now)
         purse.tokens = Math.min(capacity, purse.tokens + Math.max(0, now - purse.at) * perMilli)
         purse.at = now
         return purse

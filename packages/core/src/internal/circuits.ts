@@ -43,6 +43,8 @@ export const local = (
   changed: (transition: Transition) => void
 ) => {
   const circuits = new Map<string, Circuit>()
+  /** Mostly the next call goes where the last one went: to find it so costs no key. */
+  let latest: { readonly call: Call.Call; readonly key: string; readonly circuit: Circuit } | undefined
   let sweepAt = 1024
 
   const circuitOf = (key: string, now: number): Circuit => {
@@ -58,13 +60,27 @@ export const local = (
     return circuit
   }
 
+  /** The call's circuit, and its key. A circuit that was swept away was stale before. */
+  const find = (call: Call.Call, now: number) => {
+    if (
+      latest?.call.deployment === call.deployment &&
+      latest.call.provider === call.provider &&
+      latest.call.model === call.model &&
+      !latest.circuit.isStale(now, idle)
+    ) {
+      return latest
+    }
+    const key = Call.key(call)
+    latest = { call, key, circuit: circuitOf(key, now) }
+    return latest
+  }
+
   const tell = (key: string, from: Standing, to: Standing): void => {
     if (from !== to) changed({ key, from, to })
   }
 
   const admitNow = (call: Call.Call, attempts: number, now: number): Permit | CircuitOpen => {
-    const key = Call.key(call)
-    const circuit = circuitOf(key, now)
+    const { circuit, key } = find(call, now)
     const before = circuit.standing
     if (!circuit.admit(now)) {
       const until = circuit.standing === "Open" ? circuit.openUntil : undefined
