@@ -71,4 +71,5 @@ export const make = (
 export const newId: (clock: Clock.Clock, random: typeof Random.Random.Service) => string = CallId.make
 
 /** The name under which circuits and limits are kept: provider, deployment and model. */
-export const key = (call: Call): string => `${call.provider}/${call.deployment}/${call.model ?? "*"}`
+export const key = (call: Call | Pick<Call, "provider" | "deployment" | "model">): string =>
+  `${call.provider}/${call.deployment}/${call.model ?? "*"}`

@@ -132,8 +132,7 @@ export const OnRetry = Context.Reference<(retry: Retry) => Effect.Effect<void>>(
 export interface RunOptions {
   /**
    * The exchange ends by itself, and at once, when a clock of its attempt runs out (`onEnd`), whatever it waits for, and
-   * leaves nothing in its scope. It then needs no fiber and no scope of its own, which saves a third of what the pipe
-   * asks of the processor.
+   * leaves nothing in its scope. It then needs no fiber and no scope of its own.
    */
   readonly prompt?: boolean | undefined
 }

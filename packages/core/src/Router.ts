@@ -85,8 +85,12 @@ export interface Plan {
 /** The service that `Resilience` asks where a call goes. Without a Layer every call goes where it says. */
 export const Router = Context.Reference<{
   readonly plan: (call: Call.Call) => Effect.Effect<Plan>
-  /** `plan` without an effect; absent where none can be made at once, `undefined` where this one cannot. */
-  readonly planNow?: ((call: Call.Call, random: typeof Random.Random.Service) => Plan | undefined) | undefined
+  /**
+   * `plan` without an effect; absent where none can be made at once, `undefined` where this one cannot.
+   *
+   * @param random gives a number from 0 up to 1
+   */
+  readonly planNow?: ((call: Call.Call, random: () => number) => Plan | undefined) | undefined
   /** An attempt begins; the returned function is told of its end. */
   readonly begin: (call: Call.Call) => (ended: Ended) => void
 }>("@llm/core/Router", {
@@ -305,7 +309,7 @@ export const layer = (
       const order = (
         { session }: Call.Call,
         deployments: ReadonlyArray<Deployment>,
-        random: typeof Random.Random.Service
+        random: () => number
       ): ReadonlyArray<Deployment> => {
         if (deployments.length < 2) return deployments
         if (session !== undefined) {
@@ -318,7 +322,7 @@ export const layer = (
             // The smallest of exponential times with the weights as rates: Efraimidis and Spirakis, 2006.
             const keyed = deployments.map((deployment) => ({
               deployment,
-              key: -Math.log(1 - random.nextDoubleUnsafe()) / (deployment.weight ?? 1)
+              key: -Math.log(1 - random()) / (deployment.weight ?? 1)
             }))
             return keyed.toSorted((left, right) => left.key - right.key).map(({ deployment }) => deployment)
           }
@@ -347,11 +351,10 @@ export const layer = (
         (state._tag === "Open" && state.until > clock.currentTimeMillisUnsafe()) ||
         (state._tag === "HalfOpen" && state.probing)
 
-      const isShut = (call: Call.Call, target: Target) =>
-        Effect.map(breaker.state(Call.key({ ...call, ...target })), turnsAway)
+      const isShut = (target: Target) => Effect.map(breaker.state(Call.key(target)), turnsAway)
 
       /** Where the call may go, in the order of the strategy. */
-      const targetsOf = (call: Call.Call, random: typeof Random.Random.Service): ReadonlyArray<Target> => {
+      const targetsOf = (call: Call.Call, random: () => number): ReadonlyArray<Target> => {
         const { model } = call
         if (model === undefined) return []
         const serving = settings.deployments.filter((deployment) => serves(deployment, model))
@@ -382,25 +385,25 @@ export const layer = (
 
       const route = Effect.fnUntraced(function* (call: Call.Call) {
         const now = clock.currentTimeMillisUnsafe()
-        const targets = targetsOf(call, yield* Random.Random)
+        const random = yield* Random.Random
+        const targets = targetsOf(call, () => random.nextDoubleUnsafe())
+        if (targets.length < 2) return targets
         const resting = yield* Effect.forEach(targets, (target) =>
-          rests(target, now) ? Effect.succeed(true) : isShut(call, target)
+          rests(target, now) ? Effect.succeed(true) : isShut(target)
         )
         return arranged(call, targets, resting)
       })
 
       /** The same without an effect, where all circuits can be asked at once. */
-      const routeNow = (
-        call: Call.Call,
-        random: typeof Random.Random.Service
-      ): ReadonlyArray<Target> | undefined => {
+      const routeNow = (call: Call.Call, random: () => number): ReadonlyArray<Target> | undefined => {
         const now = clock.currentTimeMillisUnsafe()
         const targets = targetsOf(call, random)
+        if (targets.length < 2) return targets
         const resting: Array<boolean> = []
         for (const target of targets) {
-          const state = rests(target, now) ? undefined : breaker.stateNow?.(Call.key({ ...call, ...target }))
-          if (state === undefined && !rests(target, now)) return undefined
-          resting.push(state === undefined || turnsAway(state))
+          const state = rests(target, now) ? "rests" : breaker.stateNow?.(Call.key(target))
+          if (state === undefined) return undefined
+          resting.push(state === "rests" || turnsAway(state))
         }
         return arranged(call, targets, resting)
       }
@@ -490,7 +493,7 @@ export const layer = (
         // A shut one is passed by, but not forgotten: to wait here is better than to end there.
         const other: Plan["other"] = Effect.gen(function* () {
           for (const target of queue) {
-            if (yield* isShut(call, target)) continue
+            if (yield* isShut(target)) continue
             queue = queue.filter((one) => one !== target)
             return target
           }
@@ -520,7 +523,7 @@ export const layer = (
             ? Effect.map(route(call), (targets) => along(call, targets))
             : Effect.sync(() => placed(call, place))
         },
-        planNow: (call: Call.Call, random: typeof Random.Random.Service) => {
+        planNow: (call: Call.Call, random: () => number) => {
           const place = placeOf(call)
           if (place !== undefined) return placed(call, place)
           const targets = routeNow(call, random)

@@ -17,6 +17,7 @@ import { withRequestId } from "./internal/context.ts"
 import * as EmbeddingInput from "./internal/embeddingInput.ts"
 import * as Guarded from "./internal/guarded.ts"
 import type * as Operation from "./internal/operation.ts"
+import * as Placed from "./internal/placed.ts"
 import { callOf, type OpenAiClient, parseJson, readBytes } from "./OpenAiClient.ts"
 
 // ---------------------------------------------------------------------------
@@ -142,11 +143,17 @@ const relocated = (error: LlmError.CallError, { offset }: EmbeddingInput.Piece):
  * the first failing request fails with; the others are given up.
  */
 export const create = (client: OpenAiClient["Service"], resilience: Resilience.Resilience["Service"]) => {
+  const prompt = Placed.isPrompt(client, "/embeddings")
   const exchange = (request: Request, { items }: EmbeddingInput.Piece) => {
     const body = (model: string | undefined) =>
       JSON.stringify({ ...request, input: items, model, encoding_format: "base64" })
     return Effect.fnUntraced(function* (attempt: Resilience.Attempt) {
-      const reply = yield* client.exchange(attempt, { method: "post", path: "/embeddings", body })
+      const reply = yield* client.exchange(attempt, {
+        method: "post",
+        path: "/embeddings",
+        body,
+        whole: true
+      })
       const json = yield* parseJson(yield* readBytes(reply), reply, attempt)
       const malformed = (detail: string) =>
         new LlmError.MalformedResponse({
@@ -184,7 +191,7 @@ export const create = (client: OpenAiClient["Service"], resilience: Resilience.R
         deadline: options?.deadline,
         tenant: options?.tenant
       })
-      return Effect.scoped(resilience.run(call, exchange(request, piece))).pipe(
+      return Effect.scoped(resilience.run(call, exchange(request, piece), { prompt })).pipe(
         Effect.map((reply) => ({ ...reply, usage: reply.usage ?? estimated(piece.tokens) })),
         Effect.mapError((error) => relocated(error, piece)),
         Effect.catchIf(

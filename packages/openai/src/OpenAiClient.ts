@@ -464,9 +464,10 @@ const headersOf = (
   /** In bytes, of a body in pieces: it may differ between deployments. */
   size: number | undefined
 ): Readonly<Record<string, string>> => {
-  if (attempt.number === 1 && request.headers === undefined) return kind.headers
+  const own = Object.entries(request.headers ?? {})
+  if (attempt.number === 1 && size === undefined && own.length === 0) return kind.headers
   const headers: Record<string, string> = { ...kind.headers }
-  for (const [name, value] of Object.entries(request.headers ?? {})) headers[name.toLowerCase()] = value
+  for (const [name, value] of own) headers[name.toLowerCase()] = value
   headers["x-stainless-retry-count"] = String(attempt.number - 1)
   if (size !== undefined) headers["content-length"] = String(size)
   return headers

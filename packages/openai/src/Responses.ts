@@ -168,7 +168,7 @@ const create = (client: Client, resilience: Pipe) => {
   const exchange = (request: Guards.JsonObject) => {
     const body = (model: string | undefined) => JSON.stringify({ ...request, model, stream: false })
     return Effect.fnUntraced(function* (attempt: Resilience.Attempt) {
-      const reply = yield* client.exchange(attempt, { method: "post", path: "/responses", body })
+      const reply = yield* client.exchange(attempt, { method: "post", path: "/responses", body, whole: true })
       const json = yield* parseJson(yield* readBytes(reply), reply, attempt)
       const context = withRequestId(attempt.context, reply.requestId)
       if (!isResponse(json)) {
@@ -184,7 +184,7 @@ const create = (client: Client, resilience: Pipe) => {
   }
   const run = (call: Call.Call, body: Guards.JsonObject) =>
     Placed.run(client, call, { method: "post", path: "/responses", body }, (there) =>
-      resilience.run(there, exchange(body))
+      resilience.run(there, exchange(body), { prompt: Placed.isPrompt(client, "/responses") })
     )
   return (request: Request, options?: CallOptions): Effect.Effect<Response, LlmError.CallError> =>
     Effect.scoped(

@@ -271,8 +271,8 @@ export const run = <A, E extends LlmError.LlmError, R>(
 ): Effect.Effect<A, Failure<E>, R | Scope.Scope> => {
   const { router } = policies
   const clock = Context.get(context, Clock.Clock)
-  const random = Context.get(context, Random.Random)
-  const call = asked.id === undefined ? { ...asked, id: CallId.make(clock, random) } : asked
+  const call =
+    asked.id === undefined ? { ...asked, id: CallId.make(clock, Context.get(context, Random.Random)) } : asked
   const startedAt = clock.currentTimeMillisUnsafe()
   const { deadline } = call
   if (deadline !== undefined && deadline <= startedAt) {
@@ -280,6 +280,6 @@ export const run = <A, E extends LlmError.LlmError, R>(
   }
   const along = (plan: Router.Plan) =>
     new Course(policies, clock, context, call, exchange, prompt, startedAt, plan).run()
-  const plan = router.planNow?.(call, random)
+  const plan = router.planNow?.(call, () => Context.get(context, Random.Random).nextDoubleUnsafe())
   return plan === undefined ? Effect.flatMap(router.plan(call), along) : along(plan)
 }
