@@ -37,7 +37,7 @@ interface Failed<E> {
 
 type Step = (now: number, error: LlmError.LlmError) => Pull.Pull<[unknown, Duration.Duration], never, unknown>
 
-export class Course<A, E extends LlmError.LlmError, R> implements Passage.Course<A, E, R> {
+class Course<A, E extends LlmError.LlmError, R> implements Passage.Course<A, E, R> {
   readonly policies: Policies
   readonly clock: Clock.Clock
   readonly context: Context.Context<R | Scope.Scope>
@@ -90,16 +90,19 @@ export class Course<A, E extends LlmError.LlmError, R> implements Passage.Course
   run(): Effect.Effect<A, Failure<E>, R | Scope.Scope> {
     const { observe, observed } = this.policies
     if (!observed) return this.start()
+    let begun = false
     return Effect.onExitPrimitive(
       Effect.suspend(() => {
         const { call, context, running } = this
+        begun = true
         const parent = Context.getOrUndefined(context, Tracer.ParentSpan)
         observe({ _tag: "CallStarted", call, at: running.startedAt, parent })
         return this.start()
       }),
       (exit) => {
         const { call, policies, running } = this
-        if (Exit.isSuccess(exit) && call.stream) return undefined
+        // Interrupted before it began, or a stream that goes on.
+        if (!begun || (Exit.isSuccess(exit) && call.stream)) return undefined
         const error = Exit.isSuccess(exit)
           ? undefined
           : Option.getOrUndefined(Cause.findErrorOption(exit.cause))
