@@ -89,19 +89,124 @@ const Wire = Schema.Struct({
 
 const decodeWire = Schema.decodeUnknownOption(Wire)
 
+type Wire = typeof Wire.Type
+
+/** As JSON has objects: what has another prototype is judged by the schema. */
+const isPlain = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype
+
+const isCount = (value: unknown): boolean =>
+  value === undefined || (typeof value === "number" ? Number.isFinite(value) : value === null)
+
+const areInputDetails = (value: unknown): boolean =>
+  value === undefined ||
+  value === null ||
+  (isPlain(value) &&
+    isCount(value.cached_tokens) &&
+    isCount(value.cache_write_tokens) &&
+    isCount(value.audio_tokens))
+
+const areOutputDetails = (value: unknown): boolean =>
+  value === undefined ||
+  value === null ||
+  (isPlain(value) && isCount(value.reasoning_tokens) && isCount(value.audio_tokens))
+
+/** What the schema would take as it is. It says so of every ordinary usage, at a twentieth of the time. */
+const isWire = (value: unknown): value is Wire =>
+  isPlain(value) &&
+  isCount(value.prompt_tokens) &&
+  isCount(value.completion_tokens) &&
+  isCount(value.input_tokens) &&
+  isCount(value.output_tokens) &&
+  isCount(value.total_tokens) &&
+  isCount(value.seconds) &&
+  (value.estimated === undefined || value.estimated === null || typeof value.estimated === "boolean") &&
+  areInputDetails(value.prompt_tokens_details) &&
+  areInputDetails(value.input_tokens_details) &&
+  areInputDetails(value.input_token_details) &&
+  areOutputDetails(value.completion_tokens_details) &&
+  areOutputDetails(value.output_tokens_details) &&
+  areOutputDetails(value.output_token_details)
+
 /** The most that a count can be, so that sums of counts are exact; far above any context window. */
 const most = 1e15
 
-const isGiven = (tokens: number | null | undefined): tokens is number =>
-  tokens !== null && tokens !== undefined
+type Reported = number | null | undefined
 
-const count = (...candidates: ReadonlyArray<number | null | undefined>): number => {
-  for (const candidate of candidates) {
-    if (isGiven(candidate)) {
-      return Math.min(most, Math.max(0, Math.round(candidate)))
-    }
+const isGiven = (tokens: Reported): tokens is number => tokens !== null && tokens !== undefined
+
+const count = (tokens: Reported): number =>
+  isGiven(tokens) ? Math.min(most, Math.max(0, Math.round(tokens))) : 0
+
+const isSlip = (tokens: Reported): boolean =>
+  isGiven(tokens) && (tokens < 0 || tokens > most || !Number.isInteger(tokens))
+
+/** In the making: a reply adds to what its usage says. */
+type Draft = { -readonly [Field in keyof Usage]: Usage[Field] }
+
+const read = (wire: Wire): Draft | undefined => {
+  const { completion_tokens, input_tokens, output_tokens, prompt_tokens, seconds, total_tokens } = wire
+  if (
+    !isGiven(prompt_tokens) &&
+    !isGiven(input_tokens) &&
+    !isGiven(completion_tokens) &&
+    !isGiven(output_tokens) &&
+    !isGiven(total_tokens) &&
+    !isGiven(seconds)
+  ) {
+    return undefined
   }
-  return 0
+  const inputDetails = wire.prompt_tokens_details ?? wire.input_tokens_details ?? wire.input_token_details
+  const outputDetails =
+    wire.completion_tokens_details ?? wire.output_tokens_details ?? wire.output_token_details
+  const inputTokens = count(prompt_tokens ?? input_tokens)
+  const outputTokens = count(completion_tokens ?? output_tokens)
+  const cached = count(inputDetails?.cached_tokens)
+  const cacheWrite = count(inputDetails?.cache_write_tokens)
+  const audioInput = count(inputDetails?.audio_tokens)
+  const reasoning = count(outputDetails?.reasoning_tokens)
+  const audioOutput = count(outputDetails?.audio_tokens)
+  const slipped =
+    isSlip(prompt_tokens) ||
+    isSlip(input_tokens) ||
+    isSlip(completion_tokens) ||
+    isSlip(output_tokens) ||
+    isSlip(total_tokens) ||
+    isSlip(inputDetails?.cached_tokens) ||
+    isSlip(inputDetails?.cache_write_tokens) ||
+    isSlip(inputDetails?.audio_tokens) ||
+    isSlip(outputDetails?.reasoning_tokens) ||
+    isSlip(outputDetails?.audio_tokens)
+  const total = inputTokens + outputTokens
+  const cachedTokens = Math.min(cached, inputTokens)
+  const usage: Draft = {
+    inputTokens,
+    outputTokens,
+    totalTokens: Math.max(total, count(total_tokens)),
+    cachedTokens,
+    cacheWriteTokens: Math.min(cacheWrite, inputTokens - cachedTokens),
+    reasoningTokens: Math.min(reasoning, outputTokens),
+    exact:
+      wire.estimated !== true &&
+      !slipped &&
+      (seconds ?? 0) >= 0 &&
+      (!isGiven(total_tokens) || total_tokens === total) &&
+      cached + cacheWrite <= inputTokens &&
+      audioInput <= inputTokens &&
+      reasoning <= outputTokens &&
+      audioOutput <= outputTokens
+  }
+  // Cached tokens may be sound too, so these overlap; `Cost.tokensOf` takes them apart.
+  if (audioInput > 0) usage.audioInputTokens = Math.min(audioInput, inputTokens)
+  if (audioOutput > 0) usage.audioOutputTokens = Math.min(audioOutput, outputTokens)
+  if (isGiven(seconds) && seconds > 0) usage.audioSeconds = seconds
+  return usage
+}
+
+const readWire = (value: unknown): Draft | undefined => {
+  if (isWire(value)) return read(value)
+  const decoded = decodeWire(value)
+  return Option.isNone(decoded) ? undefined : read(decoded.value)
 }
 
 /**
@@ -118,63 +223,7 @@ const count = (...candidates: ReadonlyArray<number | null | undefined>): number 
  * if (usage?.totalTokens !== 42 || !usage.exact) throw new Error("unexpected usage")
  * ```
  */
-export const fromWire = (value: unknown): Usage | undefined => {
-  const decoded = decodeWire(value)
-  if (Option.isNone(decoded)) return undefined
-  const wire = decoded.value
-  const inputDetails = wire.prompt_tokens_details ?? wire.input_tokens_details ?? wire.input_token_details
-  const outputDetails =
-    wire.completion_tokens_details ?? wire.output_tokens_details ?? wire.output_token_details
-  const inputTokens = count(wire.prompt_tokens, wire.input_tokens)
-  const outputTokens = count(wire.completion_tokens, wire.output_tokens)
-  const reported = wire.total_tokens
-  const cached = count(inputDetails?.cached_tokens)
-  const cacheWrite = count(inputDetails?.cache_write_tokens)
-  const audioInput = count(inputDetails?.audio_tokens)
-  const reasoning = count(outputDetails?.reasoning_tokens)
-  const audioOutput = count(outputDetails?.audio_tokens)
-  const seconds = Math.max(0, wire.seconds ?? 0)
-  const reportedCounts = [
-    wire.prompt_tokens,
-    wire.input_tokens,
-    wire.completion_tokens,
-    wire.output_tokens,
-    wire.total_tokens
-  ].filter(isGiven)
-  if (reportedCounts.length === 0 && !isGiven(wire.seconds)) return undefined
-  const slipped = [
-    ...reportedCounts,
-    inputDetails?.cached_tokens,
-    inputDetails?.cache_write_tokens,
-    inputDetails?.audio_tokens,
-    outputDetails?.reasoning_tokens,
-    outputDetails?.audio_tokens
-  ].some((tokens) => isGiven(tokens) && (tokens < 0 || tokens > most || !Number.isInteger(tokens)))
-  const total = inputTokens + outputTokens
-  const cachedTokens = Math.min(cached, inputTokens)
-  const reasoningTokens = Math.min(reasoning, outputTokens)
-  return {
-    inputTokens,
-    outputTokens,
-    totalTokens: Math.max(total, count(reported)),
-    cachedTokens,
-    cacheWriteTokens: Math.min(cacheWrite, inputTokens - cachedTokens),
-    reasoningTokens,
-    // Cached tokens may be sound too, so these overlap; `Cost.tokensOf` takes them apart.
-    ...(audioInput > 0 ? { audioInputTokens: Math.min(audioInput, inputTokens) } : {}),
-    ...(audioOutput > 0 ? { audioOutputTokens: Math.min(audioOutput, outputTokens) } : {}),
-    ...(seconds > 0 ? { audioSeconds: seconds } : {}),
-    exact:
-      wire.estimated !== true &&
-      !slipped &&
-      (wire.seconds ?? 0) >= 0 &&
-      (!isGiven(reported) || reported === total) &&
-      cached + cacheWrite <= inputTokens &&
-      audioInput <= inputTokens &&
-      reasoning <= outputTokens &&
-      audioOutput <= outputTokens
-  }
-}
+export const fromWire = (value: unknown): Usage | undefined => readWire(value)
 
 const Item = Schema.Struct({
   type: Schema.String,
@@ -183,6 +232,8 @@ const Item = Schema.Struct({
   action: Schema.optional(Schema.Unknown)
 })
 const isItem = Schema.is(Item)
+
+const billed: ReadonlySet<unknown> = new Set(["web_search_call", "file_search_call", "code_interpreter_call"])
 
 /** Only the search of a web search is billed: https://platform.openai.com/docs/guides/tools-web-search. */
 const isFree = Schema.is(Schema.Struct({ type: Schema.Literals(["open_page", "find_in_page", "find"]) }))
@@ -200,6 +251,8 @@ const toolCallsIn = (output: ReadonlyArray<unknown>, given: unknown): ToolCalls 
   let webSearch = 0
   let fileSearch = 0
   for (const item of output) {
+    // Most are messages, which need no closer look.
+    if (isPlain(item) && !billed.has(item.type)) continue
     if (!isItem(item) || item.status === "failed") continue
     if (item.type === "web_search_call" && !isFree(item.action)) webSearch++
     else if (item.type === "file_search_call") fileSearch++
@@ -232,20 +285,16 @@ const toolCallsIn = (output: ReadonlyArray<unknown>, given: unknown): ToolCalls 
  */
 export const fromReply = (reply: unknown): Usage | undefined => {
   if (typeof reply !== "object" || reply === null || !("usage" in reply)) return undefined
-  const usage = fromWire(reply.usage)
+  const usage = readWire(reply.usage)
   if (usage === undefined) return undefined
-  const serviceTier = "service_tier" in reply ? reply.service_tier : undefined
-  const toolCalls =
-    "output" in reply && Array.isArray(reply.output)
-      ? toolCallsIn(reply.output, "tools" in reply ? reply.tools : undefined)
-      : undefined
-  return {
-    ...usage,
-    ...(typeof serviceTier === "string" && serviceTier !== ""
-      ? { serviceTier: serviceTier.slice(0, 64) }
-      : {}),
-    ...(toolCalls === undefined ? {} : { toolCalls })
+  if ("service_tier" in reply && typeof reply.service_tier === "string" && reply.service_tier !== "") {
+    usage.serviceTier = reply.service_tier.slice(0, 64)
   }
+  if ("output" in reply && Array.isArray(reply.output)) {
+    const toolCalls = toolCallsIn(reply.output, "tools" in reply ? reply.tools : undefined)
+    if (toolCalls !== undefined) usage.toolCalls = toolCalls
+  }
+  return usage
 }
 
 const isNothing = (usage: Usage): boolean =>

@@ -168,6 +168,95 @@ describe("Usage", () => {
     )
   })
 
+  it("is the same whether the schema has judged it or an ordinary shape went past it, whatever comes", () => {
+    /** With another prototype nothing is of an ordinary shape. */
+    const judged = (value: unknown): unknown =>
+      typeof value !== "object" || value === null || Array.isArray(value)
+        ? value
+        : Object.assign(
+            Object.create({}),
+            Object.fromEntries(Object.entries(value).map(([name, inside]) => [name, judged(inside)]))
+          )
+    const odd = fc.oneof(
+      { weight: 6, arbitrary: anyCount },
+      fc.constantFrom(
+        undefined,
+        Number.NaN,
+        Infinity,
+        -Infinity,
+        -0,
+        1e15,
+        1e15 + 1,
+        2 ** 53,
+        0.5,
+        "7",
+        true
+      ),
+      fc.jsonValue({ maxDepth: 2 })
+    )
+    const counts = <Name extends string>(...names: ReadonlyArray<Name>) =>
+      fc.dictionary(fc.oneof({ weight: 9, arbitrary: fc.constantFrom<string>(...names) }, fc.string()), odd, {
+        maxKeys: 5
+      })
+    const inputs = fc.oneof(
+      { weight: 5, arbitrary: counts("cached_tokens", "cache_write_tokens", "audio_tokens") },
+      odd
+    )
+    const outputs = fc.oneof({ weight: 5, arbitrary: counts("reasoning_tokens", "audio_tokens") }, odd)
+    const hostile = fc
+      .tuple(
+        counts(
+          "prompt_tokens",
+          "completion_tokens",
+          "input_tokens",
+          "output_tokens",
+          "total_tokens",
+          "seconds"
+        ),
+        fc.record(
+          {
+            estimated: fc.oneof(fc.boolean(), odd),
+            prompt_tokens_details: inputs,
+            input_tokens_details: inputs,
+            input_token_details: inputs,
+            completion_tokens_details: outputs,
+            output_tokens_details: outputs,
+            output_token_details: outputs
+          },
+          { requiredKeys: [] }
+        )
+      )
+      .map(([one, other]) => ({ ...one, ...other }))
+    const tool = fc.record(
+      {
+        type: fc.constantFrom("web_search_call", "file_search_call", "code_interpreter_call", "message", 7),
+        status: fc.constantFrom("completed", "failed", null),
+        container_id: fc.constantFrom("one", "other"),
+        action: fc.oneof(fc.record({ type: fc.constantFrom("search", "find", "open_page") }), odd)
+      },
+      { requiredKeys: [] }
+    )
+    Property.holds(
+      fc.record({
+        usage: fc.oneof({ weight: 4, arbitrary: wire }, { weight: 4, arbitrary: hostile }, fc.jsonValue()),
+        service_tier: fc.constantFrom("flex", "", null, 7),
+        output: fc.oneof(fc.array(fc.oneof(tool, odd), { maxLength: 4 }), odd)
+      }),
+      (reply) => {
+        const read = Usage.fromWire(reply.usage)
+        assert.deepStrictEqual(read, Usage.fromWire(judged(reply.usage)))
+        const { output } = reply
+        const other = {
+          ...reply,
+          usage: judged(reply.usage),
+          output: Array.isArray(output) ? output.map(judged) : output
+        }
+        assert.deepStrictEqual(Usage.fromReply(reply), Usage.fromReply(other))
+      },
+      3000
+    )
+  })
+
   it("reads the tier that served a reply, and what its tools did that is billed", () => {
     const usage = { input_tokens: 3, output_tokens: 4, total_tokens: 7 }
     const tokens = Usage.fromWire(usage) ?? Usage.zero
