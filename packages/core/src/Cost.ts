@@ -98,26 +98,19 @@ export interface Cost {
   readonly snapshot: string
 }
 
-const rateOf = (rates: Rates, part: Class): number | undefined => {
-  switch (part) {
-    case "input":
-    case "embedding":
-      return rates.input
-    case "cachedInput":
-      return rates.cachedInput ?? rates.input
-    case "cacheWrite":
-      return rates.cacheWrite ?? rates.input
-    case "output":
-      return rates.output
-    case "reasoning":
-      return rates.reasoning ?? rates.output
-    case "unattributed":
-      return rates.output ?? rates.input
-    default:
-      // Sound is dearer than text by an order: without its own price it has none.
-      return rates[part]
-  }
-}
+/** A rate for every class that has one. */
+const ratesByClass = (rates: Rates): Readonly<Record<Class, number | undefined>> => ({
+  input: rates.input,
+  cachedInput: rates.cachedInput ?? rates.input,
+  cacheWrite: rates.cacheWrite ?? rates.input,
+  // Sound is dearer than text by an order: without its own price it has none.
+  audioInput: rates.audioInput,
+  embedding: rates.input,
+  output: rates.output,
+  reasoning: rates.reasoning ?? rates.output,
+  audioOutput: rates.audioOutput,
+  unattributed: rates.output ?? rates.input
+})
 
 const ratesFor = (price: Price, inputTokens: number): Rates =>
   price.long !== undefined && inputTokens > price.long.above ? price.long.rates : price.rates
@@ -133,47 +126,53 @@ const partOf = (amount: number, rate: number, { factor }: Price, unit: number): 
     return Decimals.divideUp(BigInt(amount) * BigInt(rate) * BigInt(times), BigInt(divisor))
   }
   // Whole numbers that a double holds: as exact, and several times faster.
+  if (divisor === 1) return BigInt(product)
   const rest = product % divisor
   return BigInt((product - rest) / divisor + (rest > 0 ? 1 : 0))
 }
 
-/**
- * Prices a usage.
- *
- * @param operation dotted name, for the class of the prompt
- * @returns fails with `Unpriced` where something was used that the price does not name
- */
-export const make = (usage: Usage, price: Price, operation = ""): Result.Result<Cost, Unpriced> => {
+const lacks = (tokens: number, rate: number | undefined): boolean => tokens !== 0 && rate === undefined
+
+const priced = (tokens: number, rate: number | undefined, price: Price): bigint =>
+  tokens === 0 || rate === undefined ? 0n : partOf(tokens, rate, price, 1)
+
+const compute = (usage: Usage, price: Price, operation: string): Result.Result<Cost, Unpriced> => {
   const tokens = tokensOf(usage, operation)
-  const rates = ratesFor(price, whole(usage.inputTokens))
+  const listed = ratesFor(price, whole(usage.inputTokens))
+  const rates = ratesByClass(listed)
+  const unpriced = () =>
+    Result.fail(new Unpriced({ provider: price.provider, model: price.model, unknown: "usage" }))
+  // Class by class rather than in a loop: a call is priced several times, and names that vary cost most of it.
+  if (
+    lacks(tokens.input, rates.input) ||
+    lacks(tokens.cachedInput, rates.cachedInput) ||
+    lacks(tokens.cacheWrite, rates.cacheWrite) ||
+    lacks(tokens.audioInput, rates.audioInput) ||
+    lacks(tokens.embedding, rates.embedding) ||
+    lacks(tokens.output, rates.output) ||
+    lacks(tokens.reasoning, rates.reasoning) ||
+    lacks(tokens.audioOutput, rates.audioOutput) ||
+    lacks(tokens.unattributed, rates.unattributed)
+  ) {
+    return unpriced()
+  }
   const parts: Record<Part, bigint> = {
-    input: 0n,
-    cachedInput: 0n,
-    cacheWrite: 0n,
-    audioInput: 0n,
-    embedding: 0n,
-    output: 0n,
-    reasoning: 0n,
-    audioOutput: 0n,
-    unattributed: 0n,
+    input: priced(tokens.input, rates.input, price),
+    cachedInput: priced(tokens.cachedInput, rates.cachedInput, price),
+    cacheWrite: priced(tokens.cacheWrite, rates.cacheWrite, price),
+    audioInput: priced(tokens.audioInput, rates.audioInput, price),
+    embedding: priced(tokens.embedding, rates.embedding, price),
+    output: priced(tokens.output, rates.output, price),
+    reasoning: priced(tokens.reasoning, rates.reasoning, price),
+    audioOutput: priced(tokens.audioOutput, rates.audioOutput, price),
+    unattributed: priced(tokens.unattributed, rates.unattributed, price),
     audioTime: 0n,
     toolCalls: 0n
   }
-  const unpriced = () =>
-    Result.fail(new Unpriced({ provider: price.provider, model: price.model, unknown: "usage" }))
-  let total = 0n
-  for (const part of classes) {
-    if (tokens[part] === 0) continue
-    const rate = rateOf(rates, part)
-    if (rate === undefined) return unpriced()
-    parts[part] = partOf(tokens[part], rate, price, 1)
-    total += parts[part]
-  }
   if (usage.audioSeconds !== undefined && usage.audioSeconds > 0) {
-    if (rates.audioHour === undefined) return unpriced()
+    if (listed.audioHour === undefined) return unpriced()
     const millis = Math.ceil(Math.min(usage.audioSeconds, 1e9) * 1000)
-    parts.audioTime = partOf(millis, rates.audioHour, price, 3_600_000)
-    total += parts.audioTime
+    parts.audioTime = partOf(millis, listed.audioHour, price, 3_600_000)
   }
   if (usage.toolCalls !== undefined) {
     for (const tool of tools) {
@@ -183,10 +182,41 @@ export const make = (usage: Usage, price: Price, operation = ""): Result.Result<
       if (fee === undefined) return unpriced()
       parts.toolCalls += BigInt(calls) * BigInt(fee)
     }
-    total += parts.toolCalls
   }
+  const inputs =
+    parts.input + parts.cachedInput + parts.cacheWrite + parts.audioInput + parts.embedding + parts.audioTime
+  const outputs = parts.output + parts.reasoning + parts.audioOutput + parts.unattributed
+  const total = inputs + outputs + parts.toolCalls
   return Result.succeed({ total, parts, exact: usage.exact, snapshot: price.snapshot })
 }
+
+/** What was priced last: the ledger, the metrics, a budget and a header ask for the same usage in turn. */
+let last:
+  | {
+      readonly usage: Usage
+      readonly price: Price
+      readonly operation: string
+      readonly cost: Result.Result<Cost, Unpriced>
+    }
+  | undefined
+
+/**
+ * Prices a usage.
+ *
+ * @param operation dotted name, for the class of the prompt
+ * @returns fails with `Unpriced` where something was used that the price does not name
+ */
+export const make = (usage: Usage, price: Price, operation = ""): Result.Result<Cost, Unpriced> => {
+  if (last !== undefined && last.usage === usage && last.price === price && last.operation === operation) {
+    return last.cost
+  }
+  const cost = compute(usage, price, operation)
+  last = { usage, price, operation, cost }
+  return cost
+}
+
+const dearer = (rate: number | undefined, other: number | undefined): number | undefined =>
+  rate === undefined || (other !== undefined && other > rate) ? other : rate
 
 /**
  * The most that so many tokens can cost, each taken as the dearest of its kind. How long a sound is nobody
@@ -200,18 +230,15 @@ export const worstCase = (
   outputTokens: number
 ): Result.Result<bigint, Unpriced> => {
   const rates = ratesFor(price, inputTokens)
-  const { audioHour, audioInput, audioOutput, cachedInput, cacheWrite, input, output, reasoning } = rates
-  const hour = audioHour === undefined ? undefined : partOf(1, audioHour, price, 1)
-  const dearest = (tokens: number, candidates: ReadonlyArray<number | undefined>) => {
-    const known = candidates.filter((rate) => rate !== undefined)
-    if (tokens === 0 || (known.length === 0 && hour !== undefined)) return 0n
-    return known.length === 0 ? undefined : partOf(whole(tokens), Math.max(...known), price, 1)
+  const input = dearer(dearer(rates.input, rates.cachedInput), dearer(rates.cacheWrite, rates.audioInput))
+  const output = dearer(dearer(rates.output, rates.reasoning), rates.audioOutput)
+  const hour = rates.audioHour === undefined ? undefined : partOf(1, rates.audioHour, price, 1)
+  // What is billed by its length has no tokens to pay for.
+  if (hour === undefined && (lacks(inputTokens, input) || lacks(outputTokens, output))) {
+    return Result.fail(new Unpriced({ provider: price.provider, model: price.model, unknown: "usage" }))
   }
-  const inputs = dearest(inputTokens, [input, cachedInput, cacheWrite, audioInput])
-  const outputs = dearest(outputTokens, [output, reasoning, audioOutput])
-  return inputs === undefined || outputs === undefined
-    ? Result.fail(new Unpriced({ provider: price.provider, model: price.model, unknown: "usage" }))
-    : Result.succeed(inputs + outputs + (hour ?? 0n))
+  const total = priced(whole(inputTokens), input, price) + priced(whole(outputTokens), output, price)
+  return Result.succeed(hour === undefined ? total : total + hour)
 }
 
 /** Whole micro-dollars, rounded up. */

@@ -217,21 +217,27 @@ const find = (names: Names, name: string): ReadonlyArray<Dated> | undefined =>
   names.exact.get(name.replace(/-\d{4}-?\d{2}-?\d{2}$/u, "")) ??
   names.beginnings.find(([beginning]) => name.startsWith(beginning))?.[1]
 
+const minute = 60_000
+
 /** The last one that has begun; of several for one day, the one whose hours these are. */
 const heldAt = (dated: ReadonlyArray<Dated>, at: number): ListedPrice | undefined => {
-  const minute = Math.floor(at / 60_000) % 1440
+  const time = Math.floor(at / minute) % 1440
   return dated.findLast(({ from, listed: { daily } }) => {
     if (from > at) return false
     if (daily === undefined) return true
     const [begins, ends] = daily
-    return begins <= ends ? minute >= begins && minute < ends : minute >= begins || minute < ends
+    return begins <= ends ? time >= begins && time < ends : time >= begins || time < ends
   })?.listed
 }
 
 const standard = new Set(["", "auto", "default", "standard"])
 
-/** Replies say `priority` for what requests call `fast`. */
-const tierOf = (tier: string): string => (tier === "fast" ? "priority" : tier)
+/** Replies say `priority` for what requests call `fast`, and `default` for what they do not name. */
+const tierOf = (tier: string | undefined): string => {
+  if (tier === undefined || standard.has(tier)) return ""
+  const name = tier.toLowerCase()
+  return standard.has(name) ? "" : name === "fast" ? "priority" : name
+}
 
 interface Catalogue {
   readonly tiers: Readonly<Record<string, number>>
@@ -254,6 +260,32 @@ const dated = (catalogue: Catalogue, name: string): ReadonlyArray<Dated> | undef
   const prices = find(names, name)
   found.set(name, prices)
   return prices
+}
+
+/** A price, and the time for which the same question has the same answer: from a millisecond to before another. */
+interface Held {
+  readonly since: number
+  readonly until: number
+  readonly price: Result.Result<Price, Unpriced>
+}
+
+/** The time around a moment in which no other price and no other fee begins. */
+const timeAround = (
+  prices: ReadonlyArray<Dated>,
+  fees: ReadonlyArray<ListedFees>,
+  at: number
+): Pick<Held, "since" | "until"> => {
+  // Prices that change with the hour change at the minute.
+  const isDaily = prices.some(({ listed }) => listed.daily !== undefined)
+  const first = isDaily ? Math.floor(at / minute) * minute : Number.NEGATIVE_INFINITY
+  const starts = [
+    ...prices.map(({ from }) => from),
+    ...fees.map(({ from }) => (from === undefined ? Number.NEGATIVE_INFINITY : Date.parse(from)))
+  ]
+  return {
+    since: Math.max(first, ...starts.filter((from) => from <= at)),
+    until: Math.min(isDaily ? first + minute : Infinity, ...starts.filter((from) => from > at))
+  }
 }
 
 /** Those that hold at a time. */
@@ -294,10 +326,11 @@ const make = (overrides: PriceFile.Decoded, snapshot: string): Service => {
     return catalogue
   }
 
-  const factorOf = (catalogue: Catalogue, terms: Terms): number | undefined => {
-    const tier = terms.tier?.toLowerCase() ?? ""
-    const regional = terms.regional === true ? catalogue.regional : 1000
-    const multiplier = standard.has(tier) ? 1000 : catalogue.tiers[tierOf(tier)]
+  const factorOf = (catalogue: Catalogue, tier: string, isRegional: boolean): number | undefined => {
+    const regional = isRegional ? catalogue.regional : 1000
+    // A caller may name any tier: `constructor` is none of ours.
+    const own = Object.hasOwn(catalogue.tiers, tier) ? catalogue.tiers[tier] : undefined
+    const multiplier = tier === "" ? 1000 : own
     return regional === undefined || multiplier === undefined ? undefined : regional * multiplier
   }
 
@@ -313,7 +346,13 @@ const make = (overrides: PriceFile.Decoded, snapshot: string): Service => {
     return failure
   }
 
-  const priceOf: Service["priceOf"] = (model, provider, at, terms = {}) => {
+  const look = (
+    model: string | undefined,
+    provider: string,
+    at: number,
+    tier: string,
+    isRegional: boolean
+  ): Held | Result.Result<never, Unpriced> => {
     const unpriced = (unknown: Unpriced["unknown"]) => failureOf(provider, model, unknown)
     const catalogue = catalogueOf(provider)
     if (catalogue === undefined) return unpriced("provider")
@@ -324,19 +363,55 @@ const make = (overrides: PriceFile.Decoded, snapshot: string): Service => {
     if (prices === undefined) return unpriced("model")
     const listed = heldAt(prices, at)
     if (listed === undefined) return unpriced("date")
-    const factor = factorOf(catalogue, terms)
+    const factor = factorOf(catalogue, tier, isRegional)
     if (factor === undefined) return unpriced("tier")
-    return Result.succeed({
-      provider,
-      model: listed.models[0] ?? name,
-      effectiveFrom: listed.from,
-      source: listed.source ?? builtInData.source,
-      snapshot,
-      rates: listed.rates,
-      long: listed.long,
-      tools: feesAt(catalogue.tools, at),
-      factor
-    })
+    return {
+      ...timeAround(prices, catalogue.tools, at),
+      price: Result.succeed({
+        provider,
+        model: listed.models[0] ?? name,
+        effectiveFrom: listed.from,
+        source: listed.source ?? builtInData.source,
+        snapshot,
+        rates: listed.rates,
+        long: listed.long,
+        tools: feesAt(catalogue.tools, at),
+        factor
+      })
+    }
+  }
+
+  /** Prices that were asked for lately, by provider, model and terms: most calls ask for the same, several times. */
+  const recent = new Map<string, Map<string | undefined, Map<string, Held>>>()
+  let models = 0
+
+  const remember = (model: string | undefined, provider: string, terms: string, held: Held) => {
+    let ofProvider = recent.get(provider)
+    let ofModel = ofProvider?.get(model)
+    if (ofModel === undefined) {
+      if (models >= mostFound) {
+        recent.clear()
+        models = 0
+        ofProvider = undefined
+      }
+      models += 1
+      ofModel = new Map()
+      if (ofProvider === undefined) recent.set(provider, new Map([[model, ofModel]]))
+      else ofProvider.set(model, ofModel)
+    }
+    ofModel.set(terms, held)
+  }
+
+  const priceOf: Service["priceOf"] = (model, provider, at, terms) => {
+    const tier = tierOf(terms?.tier)
+    const isRegional = terms?.regional === true
+    const name = isRegional ? `${tier} regional` : tier
+    const known = recent.get(provider)?.get(model)?.get(name)
+    if (known !== undefined && at >= known.since && at < known.until) return known.price
+    const found = look(model, provider, at, tier, isRegional)
+    if (!("since" in found)) return found
+    remember(model, provider, name, found)
+    return found.price
   }
 
   return { snapshot, asOf: builtInData.asOf, priceOf }

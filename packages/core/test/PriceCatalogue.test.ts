@@ -4,8 +4,9 @@ import { Cost, PriceCatalogue, Usage } from "@llm/core"
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import * as GenaiPrices from "@pydantic/genai-prices"
-import { Effect, Result } from "effect"
+import { Effect, Layer, Result } from "effect"
 import * as PriceData from "../src/internal/priceData.ts"
+import * as Property from "./support/Property.ts"
 
 const now = Date.UTC(2026, 10, 21, 12)
 const usage = (counts: Partial<Usage.Usage>): Usage.Usage => {
@@ -243,6 +244,65 @@ describe("terms", () => {
   it("has no price for a tier without one", () => {
     assert.strictEqual(why(priceOf("gpt-6-luna", "openai", now, { tier: "scale" })), "tier")
     assert.strictEqual(why(priceOf("mistral-large-latest", "mistral", now, { regional: true })), "tier")
+    assert.strictEqual(why(priceOf("gpt-6-luna", "openai", now, { tier: "constructor" })), "tier")
+    assert.strictEqual(why(priceOf("gpt-6-luna", "openai", now, { tier: "__proto__" })), "tier")
+  })
+})
+
+describe("a price that was asked for before", () => {
+  const layer = PriceCatalogue.layerText(`{
+    "providers": { "simulator": { "as": "openai" } },
+    "prices": [
+      { "provider": "openai", "model": "gpt-6-luna", "effectiveFrom": "2026-11-01", "input": 1, "output": 2 },
+      { "provider": "openai", "model": "gpt-6-luna", "effectiveFrom": "2026-11-20", "input": 3, "output": 4 }
+    ]
+  }`)
+  const fresh = () => Effect.runPromise(Effect.provide(PriceCatalogue.PriceCatalogue, Layer.fresh(layer)))
+  const boundaries = [
+    ...["2025-06-10", "2026-07-30", "2026-08-17", "2026-10-26", "2026-11-01", "2026-11-20"].map(Date.parse),
+    // Hours at which prices change.
+    ...[30, 60, 240, 360, 600, 990].map((minutes) => Date.UTC(2026, 10, 21) + minutes * 60_000)
+  ]
+  const asked = fc.record({
+    model: fc.constantFrom(
+      "gpt-6-luna",
+      "gpt-6-luna-2026-09-22",
+      "o3",
+      "gpt-6.1-terra",
+      "deepseek-v4-pro",
+      "x"
+    ),
+    provider: fc.constantFrom("openai", "azure", "simulator", "deepseek", "constructor"),
+    at: fc
+      .tuple(fc.constantFrom(...boundaries, now), fc.constantFrom(-60_001, -1, 0, 1, 59_999, 86_400_000))
+      .map(([boundary, offset]) => boundary + offset),
+    tier: fc.constantFrom(undefined, "", "default", "FLEX", "fast", "priority", "scale", "constructor"),
+    regional: fc.boolean()
+  })
+
+  type Question = typeof asked extends fc.Arbitrary<infer A> ? A : never
+
+  it("is what a catalogue says that was asked in another order", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(asked, { minLength: 2, maxLength: 40 }), async (questions) => {
+        const [forwards, backwards] = await Promise.all([fresh(), fresh()])
+        const answer = (prices: PriceCatalogue.Service, { at, model, provider, ...terms }: Question) =>
+          Result.match(prices.priceOf(model, provider, at, terms), {
+            onSuccess: (price) => JSON.stringify(price),
+            onFailure: ({ unknown }) => unknown
+          })
+        const first = questions.map((question) => answer(forwards, question))
+        const last = questions.toReversed().map((question) => answer(backwards, question))
+        assert.deepStrictEqual(first, last.toReversed())
+      }),
+      { ...Property.parameters, numRuns: 100 }
+    )
+  })
+
+  it("is the same object, as long as it holds", () => {
+    const one = priceOf("gpt-6-luna", "openai", now)
+    assert.strictEqual(priceOf("gpt-6-luna", "openai", now + 1, { tier: "default" }), one)
+    assert.notStrictEqual(priceOf("gpt-6-luna", "openai", now, { tier: "flex" }), one)
   })
 })
 
