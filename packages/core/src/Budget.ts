@@ -276,25 +276,25 @@ const makeMemory = (settings: Settings, clock: Clock.Clock) => {
     reserve: (_lease, holds) => Effect.sync(() => take(holds)),
     reserveNow: (holds) => take(holds) === undefined,
     extend: (_lease, holds, answer) => answer(take(holds)),
-    settle: (_lease, charges) =>
-      Effect.suspend(() => {
-        const warnings: Array<Effect.Effect<void>> = []
-        for (const { account, amount, estimated, spent } of charges) {
-          const book = bookOf(account)
-          book.reserved -= amount
-          book.spent += spent
-          if (estimated) book.estimated += spent
-          if (account.rolling !== undefined && spent > 0n) {
-            const now = clock.currentTimeMillisUnsafe()
-            addPart(book, account.rolling, now, spent, estimated ? spent : 0n)
-          }
-          if (!book.warned && book.spent >= account.warnAt) {
-            book.warned = true
-            warnings.push(warn(settings, account, book.spent, clock.currentTimeMillisUnsafe()))
-          }
+    settle: (_lease, charges) => {
+      let warnings = Effect.void
+      for (const { account, amount, estimated, spent } of charges) {
+        const book = bookOf(account)
+        book.reserved -= amount
+        book.spent += spent
+        if (estimated) book.estimated += spent
+        if (account.rolling !== undefined && spent > 0n) {
+          const now = clock.currentTimeMillisUnsafe()
+          addPart(book, account.rolling, now, spent, estimated ? spent : 0n)
         }
-        return warnings.length === 0 ? Effect.void : Effect.all(warnings, { discard: true })
-      })
+        if (!book.warned && book.spent >= account.warnAt) {
+          book.warned = true
+          const warning = warn(settings, account, book.spent, clock.currentTimeMillisUnsafe())
+          warnings = Effect.andThen(warnings, warning)
+        }
+      }
+      return warnings
+    }
   }
   return { store, books }
 }

@@ -49,6 +49,7 @@ export interface Store {
     holds: ReadonlyArray<Hold>,
     answer: (refusal: Refusal | undefined) => void
   ) => void
+  /** Is called when it is to be done, and may do it before it returns. */
   readonly settle: (lease: string, charges: ReadonlyArray<Charge>) => Effect.Effect<void>
 }
 
@@ -103,6 +104,22 @@ const refuse = (call: Call.Call, attempts: number, refusal: Refusal) =>
     Effect.fail(exceeded(call, attempts, refusal))
   )
 
+/** Whether tokens have a price at all, of the prices that were asked for lately. */
+const tokensPriced = new WeakMap<PriceCatalogue.Price, readonly [silent: PriceResult, spoken: PriceResult]>()
+
+type PriceResult = Result.Result<PriceCatalogue.Price, PriceCatalogue.Unpriced>
+
+/** What is not billed by token has no worst case. */
+const withWorstCase = (price: PriceCatalogue.Price, isSilently: boolean): PriceResult => {
+  let known = tokensPriced.get(price)
+  if (known === undefined) {
+    const judge = (generated: number) => Result.map(Cost.worstCase(price, 1, generated), () => price)
+    known = [judge(0), judge(1)]
+    tokensPriced.set(price, known)
+  }
+  return known[isSilently ? 0 : 1]
+}
+
 const free: Budget.Lease = { progress: () => undefined, settle: () => Effect.void }
 
 /** One attempt's holds. */
@@ -154,7 +171,8 @@ class RunningLease implements Budget.Lease {
   private amount(account: Account, outputTokens: number): bigint {
     if (account.meter.unit === "tokens") return BigInt(this.inputTokens + outputTokens)
     if (this.price === undefined) return 0n
-    return Result.getOrElse(Cost.worstCase(this.price, this.inputTokens, outputTokens), () => 0n)
+    const worst = Cost.worstCase(this.price, this.inputTokens, outputTokens)
+    return Result.isSuccess(worst) ? worst.success : 0n
   }
 
   get holds(): ReadonlyArray<Hold> {
@@ -195,16 +213,17 @@ class RunningLease implements Budget.Lease {
     })
   }
 
-  settle({ events, executed, usage }: Budget.Settlement): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      if (this.settled) return Effect.void
-      this.settled = true
-      const charges = this.holds.map((hold): Charge => ({
-        ...hold,
-        ...this.spent(hold, executed, usage, events)
-      }))
-      return this.store.settle(this.id, charges)
-    })
+  settle(settlement: Budget.Settlement): Effect.Effect<void> {
+    return this.settled ? Effect.void : Effect.suspend(() => this.settleOnce(settlement))
+  }
+
+  private settleOnce({ events, executed, usage }: Budget.Settlement): Effect.Effect<void> {
+    if (this.settled) return Effect.void
+    this.settled = true
+    return this.store.settle(
+      this.id,
+      this.holds.map((hold) => this.charge(hold, executed, usage, events))
+    )
   }
 
   /** By the tier that the reply names, whichever was asked for. */
@@ -217,31 +236,30 @@ class RunningLease implements Budget.Lease {
     })
   }
 
-  private spent(
+  private charge(
     { account, amount }: Hold,
     executed: Budget.Settlement["executed"],
     usage: Usage | undefined,
     events: number
-  ): { readonly spent: bigint; readonly estimated: boolean } {
-    if (executed === "no") return { spent: 0n, estimated: false }
-    if (usage === undefined) {
-      // A stream that was left has generated about what was seen of it; nothing is known of what was never seen.
-      return { spent: events > 0 ? this.amount(account, events) : amount, estimated: true }
-    }
+  ): Charge {
+    const charged = (spent: bigint, estimated: boolean) => ({ account, amount, spent, estimated })
+    if (executed === "no") return charged(0n, false)
+    // A stream that was left has generated about what was seen of it; nothing is known of what was never seen.
+    if (usage === undefined) return charged(events > 0 ? this.amount(account, events) : amount, true)
     if (account.meter.unit === "tokens") {
       const tokens = Math.max(usage.totalTokens, usage.inputTokens + usage.outputTokens)
-      return { spent: BigInt(Math.max(0, Math.round(tokens))), estimated: !usage.exact }
+      return charged(BigInt(Math.max(0, Math.round(tokens))), !usage.exact)
     }
-    if (this.price === undefined) return { spent: 0n, estimated: false }
-    const cost = Result.andThen(this.billed(this.price, usage.serviceTier), (price) =>
-      Cost.make(usage, price, this.call.operation)
-    )
-    return Result.match(cost, {
-      onFailure: () => ({ spent: amount, estimated: true }),
-      onSuccess: ({ exact, total }) => ({ spent: total, estimated: !exact })
-    })
+    if (this.price === undefined) return charged(0n, false)
+    const price = this.billed(this.price, usage.serviceTier)
+    if (Result.isFailure(price)) return charged(amount, true)
+    const cost = Cost.make(usage, price.success, this.call.operation)
+    if (Result.isFailure(cost)) return charged(amount, true)
+    return charged(cost.success.total, !cost.success.exact)
   }
 }
+
+const isInMoney = ({ meter }: Account): boolean => meter.unit === "pico-dollars"
 
 /** The service over a store. `leaseId` gives each reservation a name of its own. */
 export const make = (store: Store, options: Options, leaseId: () => string): Budget.Service => {
@@ -251,14 +269,13 @@ export const make = (store: Store, options: Options, leaseId: () => string): Bud
   const prepare = (call: Call.Call, attempts: number, now: number): RunningLease | Refusal | undefined => {
     const counted = accounts.of(call, now)
     if (counted.length === 0) return undefined
-    const billed = counted.find(({ meter }) => meter.unit === "pico-dollars")
+    const billed = counted.find(isInMoney)
     let price: PriceCatalogue.Price | undefined
     if (billed !== undefined) {
-      const found = Result.andThen(
-        options.prices.priceOf(call.model, call.provider, now, options.terms(call)),
-        // What is not billed by token has no worst case.
-        (one) => Result.map(Cost.worstCase(one, 1, isSilent(call.operation) ? 0 : 1), () => one)
-      )
+      const listed = options.prices.priceOf(call.model, call.provider, now, options.terms(call))
+      const found = Result.isFailure(listed)
+        ? listed
+        : withWorstCase(listed.success, isSilent(call.operation))
       if (Result.isSuccess(found)) price = found.success
       else if (options.unpriced === "refuse") {
         return { hold: { account: billed, amount: 0n }, taken: 0n, detail: found.failure.message }

@@ -239,6 +239,18 @@ const readKey = (key: string): ReadonlyArray<unknown> => {
 
 const mostRecent = 1000
 
+const separator = "\u0000"
+
+/** What tells the calls of a meter apart. */
+const nameOf = (per: Meter["per"], call: Call.Call): string => {
+  const [first] = per
+  if (first === undefined) return ""
+  if (per.length === 1) return call[first] ?? ""
+  let name = ""
+  for (const dimension of per) name += `${call[dimension] ?? ""}${separator}`
+  return name
+}
+
 /** Finds accounts; windows are worked out once. */
 export const makeAccounts = (meters: ReadonlyArray<Meter>) => {
   const spans = new Map<Window, Span>()
@@ -270,8 +282,7 @@ export const makeAccounts = (meters: ReadonlyArray<Meter>) => {
   const recent = new Map<Meter, Map<string, Account>>(meters.map((meter) => [meter, new Map()]))
   const ofCall = (meter: Meter, call: Call.Call, at: number): Account | undefined => {
     const known = recent.get(meter)
-    let name = ""
-    for (const dimension of meter.per) name += `${call[dimension] ?? ""}\u0000`
+    const name = nameOf(meter.per, call)
     const account = known?.get(name)
     if (account !== undefined && at >= account.startsAt && at < account.endsAt) {
       const own = meter.limitOf(account.values)
@@ -282,9 +293,9 @@ export const makeAccounts = (meters: ReadonlyArray<Meter>) => {
       meter.per.map((dimension) => call[dimension] ?? ""),
       at
     )
-    // A name may have the separator in it.
-    if (made === undefined || known === undefined || made.values.some((value) => value.includes("\u0000")))
-      return made
+    // Several names may have the separator in them; one alone has none.
+    const isPlain = meter.per.length < 2 || made?.values.every((value) => !value.includes(separator))
+    if (made === undefined || known === undefined || isPlain !== true) return made
     if (known.size >= mostRecent) known.clear()
     known.set(name, made)
     return made
