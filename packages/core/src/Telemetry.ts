@@ -29,12 +29,10 @@ import type * as Tracer from "effect/Tracer"
 import type * as Call from "./Call.ts"
 import type * as LlmError from "./LlmError.ts"
 import * as GenAiNames from "./internal/genAiNames.ts"
+import { type Attributes, RecentLabels, Series } from "./internal/metricSeries.ts"
 import * as SafeName from "./internal/safeName.ts"
 import * as Observer from "./Observer.ts"
 import type { Usage } from "./Usage.ts"
-
-/** Attributes of a metric or a span. */
-type Attributes = Readonly<Record<string, string>>
 
 const attributesOf = (call: Call.Call): Attributes => ({
   "gen_ai.operation.name": GenAiNames.operation(call.operation),
@@ -146,73 +144,15 @@ export interface MetricsOptions {
   readonly cardinality?: number | undefined
 }
 
-/** Attributes, and what they are told apart by. */
-interface Labels {
-  readonly attributes: Attributes
-  readonly key: string
-}
-
-const labelsFrom = (attributes: Attributes): Labels => ({
-  attributes,
-  key: `${Object.values(attributes).join("\u0000")}\u0000`
-})
-
-const mostLabels = 1000
-
-/** Those of the calls that came lately. */
-const makeLabelsOf = () => {
-  const known = new Map<string, Labels>()
-  return (call: Call.Call): Labels => {
-    const key = `${call.operation}\u0000${call.provider}\u0000${call.model ?? "\u0000"}`
-    let labels = known.get(key)
-    if (labels === undefined) {
-      if (known.size >= mostLabels) known.clear()
-      labels = labelsFrom(attributesOf(call))
-      known.set(key, labels)
-    }
-    return labels
-  }
-}
-
 /** As `errorType` has it, for the key of a series. */
 const errorKey = (error: LlmError.LlmError | undefined, interrupted: boolean): string =>
   error?._tag ?? (interrupted ? "cancelled" : "")
 
-/** One series for each set of attributes. Its metrics are made once: to make them costs more than to count. */
-class Series<Input, State> {
-  private readonly known = new Map<string, Metric.Metric<Input, State>>()
-  private readonly make: (attributes: Attributes) => Metric.Metric<Input, State>
-  private readonly context: Context.Context<never>
-  private readonly limit: number
-  constructor(
-    make: (attributes: Attributes) => Metric.Metric<Input, State>,
-    context: Context.Context<never>,
-    limit: number
-  ) {
-    this.make = make
-    this.context = context
-    this.limit = limit
-  }
-
-  /** @param more the values of `others`, which are only asked for where the series is a new one */
-  update(input: Input, labels: Labels, more = "", others?: () => Attributes): void {
-    const key = labels.key + more
-    let found = this.known.get(key)
-    if (found === undefined) {
-      // A caller may name any model: it must not fill the memory with series.
-      if (this.known.size >= this.limit && labels.attributes["gen_ai.request.model"] !== "other") {
-        const other = labelsFrom({ ...labels.attributes, "gen_ai.request.model": "other" })
-        return this.update(input, other, more, others)
-      }
-      const attributes = { ...labels.attributes, ...others?.() }
-      found = this.make(
-        Object.fromEntries(Object.entries(attributes).map(([name, value]) => [name, SafeName.of(value)]))
-      )
-      this.known.set(key, found)
-    }
-    found.updateUnsafe(input, this.context)
-  }
-}
+/** What else tells attempts apart: nearly always the deployment alone. */
+const attemptKey = ({ call, error, hedge, interrupted }: Observer.AttemptEnded): string =>
+  error === undefined && !hedge && !interrupted
+    ? call.deployment
+    : `${call.deployment}\u0000${hedge}\u0000${errorKey(error, interrupted)}`
 
 /** Metrics in Effect's registry, for any of its exporters. */
 export const layerMetrics = (options: MetricsOptions = {}): Layer.Layer<never> =>
@@ -234,7 +174,10 @@ export const layerMetrics = (options: MetricsOptions = {}): Layer.Layer<never> =
       const cost = series(costs)
       const rescued = series(rescues)
       const retryBudget = series(retryBudgets)
-      const labelsOf = makeLabelsOf()
+      const ofCalls = new RecentLabels()
+      const ofOthers = new RecentLabels()
+      const labelsOf = (call: Call.Call) =>
+        ofCalls.of(call.operation, call.provider, call.model, () => attributesOf(call))
       let running = 0
 
       return Effect.succeed<Observer.Observe>((event) => {
@@ -250,16 +193,11 @@ export const layerMetrics = (options: MetricsOptions = {}): Layer.Layer<never> =
           case "AttemptEnded": {
             const { call, usage } = event
             const labels = labelsOf(call)
-            attempted.update(
-              1,
-              labels,
-              `${call.deployment}\u0000${event.hedge}\u0000${errorKey(event.error, event.interrupted)}`,
-              () => ({
-                "llm.deployment": call.deployment,
-                "llm.hedge": String(event.hedge),
-                ...errorType(event.error, event.interrupted)
-              })
-            )
+            attempted.update(1, labels, attemptKey(event), () => ({
+              "llm.deployment": call.deployment,
+              "llm.hedge": String(event.hedge),
+              ...errorType(event.error, event.interrupted)
+            }))
             if (call.stream && event.answeredAt !== undefined) {
               timeToFirstChunk.update((event.answeredAt - event.startedAt) / 1000, labels)
             }
@@ -289,25 +227,31 @@ export const layerMetrics = (options: MetricsOptions = {}): Layer.Layer<never> =
           case "RetryBudgetChanged":
             return retryBudget.update(
               event.balance,
-              labelsFrom({
+              ofOthers.of(event._tag, event.call.provider, event.call.deployment, () => ({
                 "gen_ai.provider.name": GenAiNames.provider(event.call.provider),
                 "llm.deployment": event.call.deployment
-              })
+              }))
             )
           case "CircuitChanged":
-            return circuit.update(circuitState[event.state], labelsFrom({ "llm.circuit": event.key }))
+            return circuit.update(
+              circuitState[event.state],
+              ofOthers.of(event._tag, event.key, undefined, () => ({ "llm.circuit": event.key }))
+            )
           case "QueueChanged": {
             const calls = (inLine.get(event.queue) ?? 0) + event.change
             inLine.set(event.queue, calls)
-            return depth.update(calls, labelsFrom({ "llm.queue": event.queue }))
+            return depth.update(
+              calls,
+              ofOthers.of(event._tag, event.queue, undefined, () => ({ "llm.queue": event.queue }))
+            )
           }
           case "CacheAsked":
             return cached.update(
               1,
-              labelsFrom({
+              ofOthers.of(event._tag, event.operation, event.outcome, () => ({
                 "gen_ai.operation.name": GenAiNames.operation(event.operation),
                 "llm.cache.outcome": event.outcome
-              })
+              }))
             )
         }
       })

@@ -167,6 +167,30 @@ describe("metrics", () => {
       assert.deepStrictEqual(counts.at(-1), ["other", 90])
     })
   )
+
+  it.effect("count a call where its like was counted before, however many others came between", () =>
+    Effect.gen(function* () {
+      const { context, read } = registry()
+      const observe = yield* Effect.service(Observer.Observer).pipe(
+        Effect.provide(Telemetry.layerMetrics({ cardinality: 5000 })),
+        Effect.provideContext(context)
+      )
+      const passed = (of: Call.Call) => observe({ _tag: "GatePassed", call: of, at: 0, waited: 1 })
+      const { model: _, ...without } = call
+      for (let index = 0; index < 3000; index++) {
+        passed(call)
+        passed(without)
+        passed({ ...call, model: `model-${index}` })
+      }
+      const countOf = (model: string | undefined) =>
+        read().flatMap(({ attributes, state }) =>
+          attributes["gen_ai.request.model"] === model && "count" in state ? [state.count] : []
+        )
+      assert.deepStrictEqual(countOf(call.model), [3000])
+      assert.deepStrictEqual(countOf(undefined), [3000])
+      assert.deepStrictEqual(countOf("model-7"), [1])
+    })
+  )
 })
 
 describe("the depth of a queue", () => {
