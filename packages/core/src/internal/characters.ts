@@ -2,8 +2,6 @@
  * What a UTF-16 code unit may be a part of, for a look-up by code: a bit for each class.
  */
 
-/** Where a secret may begin, or betray itself. */
-const telling = 1
 export const digit = 1 << 1
 export const lower = 1 << 2
 export const upper = 1 << 3
@@ -44,7 +42,6 @@ const remove = (code: number, bits: number) => {
 }
 
 for (const [bit, pattern] of [
-  [telling, /[-_:=,.@%bBAJ]/u],
   [digit, /\d/u],
   [lower, /[a-z]/u],
   [upper, /[A-Z]/u],
@@ -82,25 +79,25 @@ export type Codes = Uint16Array
 
 export const margin = 16
 const nothing = 0xffff
-classes[nothing] = telling
+classes[nothing] = 0
+
+/** Whether a character is of one of the classes. */
+export const isOf = (code: number, bits: number): boolean => ((classes[code] ?? 0) & bits) !== 0
 
 /** Whether the character at a place is of one of the classes. */
 export const isAt = (codes: Codes, at: number, bits: number): boolean =>
   ((classes[codes[at] ?? nothing] ?? 0) & bits) !== 0
 
-/** Where the next telling character is; the margin if there is none. */
-export const nextTelling = (codes: Codes, at: number): number => {
-  let next = at
-  while (((classes[codes[next] ?? nothing] ?? 0) & telling) === 0) next++
-  return next
+/** Where a run of characters ends that begins at a place. */
+export const endOf = (codes: Codes, at: number, bits: number): number => {
+  let end = at
+  // The margin is of no class.
+  while (((classes[codes[end] ?? nothing] ?? 0) & bits) !== 0) end++
+  return end
 }
 
-/**
- * Where a run of characters ends that begins at a place.
- *
- * @param most the longest it may be, in characters
- */
-export const endOf = (codes: Codes, at: number, bits: number, most = codes.length): number => {
+/** The same, of a run that may be so long and no longer. */
+export const endWithin = (codes: Codes, at: number, bits: number, most: number): number => {
   const last = at + most
   let end = at
   while (end < last && ((classes[codes[end] ?? nothing] ?? 0) & bits) !== 0) end++
@@ -149,26 +146,32 @@ export const isThere = (codes: Codes, start: number, piece: string): boolean => 
   return true
 }
 
-const ending = (last: number, before: number): number => ((last & 31) << 5) | (before & 31)
+/** Two letters as one number, whatever their case; other characters may have the same. */
+export const pair = (first: number, last: number): number => ((last & 31) << 5) | (first & 31)
+export const pairs = 32 * 32
 
 /** Words by their last two letters, whatever their case: nearly always there are none. */
-export const byEnding = <A extends { readonly word: string }>(
-  all: ReadonlyArray<A>
-): ReadonlyArray<ReadonlyArray<A> | undefined> => {
-  const found: Array<Array<A> | undefined> = Array.from({ length: 32 * 32 }, () => undefined)
-  for (const one of all) {
-    const index = ending(one.word.charCodeAt(one.word.length - 1), one.word.charCodeAt(one.word.length - 2))
-    found[index] = [...(found[index] ?? []), one]
-  }
-  return found
-}
+export class Endings<A extends { readonly word: string }> {
+  /** By the last letters, which of the groups it is, counted from 1; 0 for none. */
+  readonly #groupOf = new Uint8Array(pairs)
+  readonly #groups: Array<Array<A>> = []
 
-/** Those of the words that may end before a place. */
-export const endingAt = <A>(
-  words: ReadonlyArray<ReadonlyArray<A> | undefined>,
-  codes: Codes,
-  end: number
-): ReadonlyArray<A> | undefined => words[ending(codes[end - 1] ?? 0, codes[end - 2] ?? 0)]
+  constructor(all: ReadonlyArray<A>) {
+    for (const one of all) {
+      const { length } = one.word
+      const index = pair(one.word.charCodeAt(length - 2), one.word.charCodeAt(length - 1))
+      const group = this.#groups[(this.#groupOf[index] ?? 0) - 1]
+      if (group === undefined) this.#groupOf[index] = this.#groups.push([one])
+      else group.push(one)
+    }
+  }
+
+  /** Those that may end before a place. */
+  before(codes: Codes, end: number): ReadonlyArray<A> | undefined {
+    const group = this.#groupOf[pair(codes[end - 2] ?? 0, codes[end - 1] ?? 0)] ?? 0
+    return group === 0 ? undefined : this.#groups[group - 1]
+  }
+}
 
 /** Reused: most texts are short. */
 const short = 0x4000

@@ -6,7 +6,9 @@
 import * as Characters from "./characters.ts"
 import type { Sweep } from "./sweep.ts"
 
-const { endOf, startsWith } = Characters
+const { backslash, backslashesAt, backslashesBefore, endOf, endWithin, space, startOf, startsWith } =
+  Characters
+const { bare: inBare, line: inLine } = Characters
 
 // ---------------------------------------------------------------------------
 // Names
@@ -22,40 +24,38 @@ const line = 4
 const paired = 8
 
 /** Where a blank stands, there may be a hyphen or an underscore. */
-const names = Characters.byEnding(
-  [
-    { kinds: quoted | bare | paired, words: ["api key", "authorization"] },
-    {
-      kinds: quoted | bare,
-      words: [
-        "access key",
-        "private key",
-        "subscription key",
-        "signing key",
-        "account key",
-        "access key id",
-        "password",
-        "passwd",
-        "passphrase",
-        "pwd",
-        "secret",
-        "credential",
-        "credentials",
-        "token",
-        "x-amz-signature",
-        "?sig",
-        "&sig"
-      ]
-    },
-    { kinds: quoted | line | paired, words: ["cookie"] },
-    { kinds: quoted | line, words: ["cookies"] }
-  ].flatMap(({ kinds, words }) => words.map((word) => ({ word, kinds })))
-)
+export const names = [
+  { kinds: quoted | bare | paired, words: ["api key", "authorization"] },
+  {
+    kinds: quoted | bare,
+    words: [
+      "access key",
+      "private key",
+      "subscription key",
+      "signing key",
+      "account key",
+      "access key id",
+      "password",
+      "passwd",
+      "passphrase",
+      "pwd",
+      "secret",
+      "credential",
+      "credentials",
+      "token",
+      "x-amz-signature",
+      "?sig",
+      "&sig"
+    ]
+  },
+  { kinds: quoted | line | paired, words: ["cookie"] },
+  { kinds: quoted | line, words: ["cookies"] }
+].flatMap(({ kinds, words }) => words.map((word) => ({ word, kinds })))
+const namesByEnding = new Characters.Endings(names)
 
 const hyphen = 45
 const underscore = 95
 const blank = 32
-const { backslash } = Characters
 const single = 39
 const double = 34
 
@@ -73,8 +73,12 @@ const hasNameBefore = (codes: Characters.Codes, end: number, name: string): bool
 }
 
 /** What the name tells that ends at a place; 0 for one that tells nothing. */
-const kindsBefore = (codes: Characters.Codes, end: number): number =>
-  Characters.endingAt(names, codes, end)?.find(({ word }) => hasNameBefore(codes, end, word))?.kinds ?? 0
+const kindsBefore = (codes: Characters.Codes, end: number): number => {
+  const likely = namesByEnding.before(codes, end)
+  if (likely === undefined) return 0
+  for (const { kinds, word } of likely) if (hasNameBefore(codes, end, word)) return kinds
+  return 0
+}
 
 // ---------------------------------------------------------------------------
 // Values
@@ -87,7 +91,7 @@ const isQuote = (code: number | undefined): boolean => code === single || code =
 
 /** How many backslashes stand at a place, which must be in front of a quote; -1 where there is none. */
 const openingAt = (codes: Characters.Codes, at: number): number => {
-  const end = at + Characters.backslashesAt(codes, at, 7)
+  const end = at + backslashesAt(codes, at, 7)
   return isQuote(codes[end]) ? end - at : -1
 }
 
@@ -106,12 +110,15 @@ const endOfQuoted = ({ codes, end }: Sweep, start: number, depth: number): numbe
 }
 
 const schemes = ["bearer", "basic", "digest", "token", "apikey", "negotiate"]
+/** What they begin with, a bit for each letter of the alphabet. */
+const schemeLetters = schemes.reduce((bits, scheme) => bits | (1 << (scheme.charCodeAt(0) & 31)), 0)
 
 /** Where a value begins behind the scheme of an `authorization`. */
 const startBehindScheme = (codes: Characters.Codes, at: number): number => {
+  if (((schemeLetters >>> ((codes[at] ?? 0) & 31)) & 1) === 0) return at
   for (const scheme of schemes) {
     if (!startsWith(codes, at, scheme)) continue
-    const end = endOf(codes, at + scheme.length, Characters.space, 8)
+    const end = endWithin(codes, at + scheme.length, space, 8)
     return end === at + scheme.length ? at : end
   }
   return at
@@ -122,11 +129,11 @@ const endOfBare = (codes: Characters.Codes, start: number): number => {
   let units = 0
   let end = start
   for (;;) {
-    const run = endOf(codes, end, Characters.bare)
+    const run = endOf(codes, end, inBare)
     units += run - end
     end = run
     if (codes[end] !== backslash) break
-    const slashes = Characters.backslashesAt(codes, end)
+    const slashes = backslashesAt(codes, end)
     if (isQuote(codes[end + slashes])) break
     units += 1
     end += slashes
@@ -137,33 +144,37 @@ const endOfBare = (codes: Characters.Codes, start: number): number => {
 /** What stands behind `=` or `:` and a telling name. */
 export const coverNamed = (sweep: Sweep, at: number) => {
   const { codes } = sweep
-  let end = Characters.startOf(codes, at, Characters.space, 8)
-  if (isQuote(codes[end - 1])) end -= 1 + Characters.backslashesBefore(codes, end - 1, 7)
-  const kinds = kindsBefore(codes, end)
+  let end = startOf(codes, at, space, 8)
+  if (isQuote(codes[end - 1])) end -= 1 + backslashesBefore(codes, end - 1, 7)
+  const told = kindsBefore(codes, end)
+  // The last character of a value may be the sign in front of another.
+  const kinds =
+    (at >= sweep.quoted ? told & quoted : 0) |
+    (at >= sweep.line ? told & line : 0) |
+    (at + 1 >= sweep.bare ? told & bare : 0)
   if (kinds === 0) return
 
   // `=>` as well.
   const behind = codes[at + 1] === 62 ? at + 2 : at + 1
-  const start = endOf(codes, behind, Characters.space, 8)
+  const start = endWithin(codes, behind, space, 8)
   const depth = openingAt(codes, start)
   const inside = start + depth + 1
-  if (depth >= 0 && (kinds & quoted) !== 0 && at >= sweep.quoted) {
+  if (depth >= 0 && (kinds & quoted) !== 0) {
     const close = endOfQuoted(sweep, inside, depth)
     if (close > inside) {
       sweep.quoted = close
       sweep.cover(inside, close)
     }
   }
-  if ((kinds & line) !== 0 && at >= sweep.line) {
-    const ended = endOf(codes, inside, Characters.line, farthest)
+  if ((kinds & line) !== 0) {
+    const ended = endWithin(codes, inside, inLine, farthest)
     // Blanks count as well.
     if (ended > inside && ended - at > 6) {
       sweep.line = ended
       sweep.cover(inside, ended)
     }
   }
-  // The last character of a value may be the sign in front of another.
-  if (depth === -1 && (kinds & bare) !== 0 && at + 1 >= sweep.bare) {
+  if (depth === -1 && (kinds & bare) !== 0) {
     const value = startBehindScheme(codes, start)
     const ended = Math.max(endOfBare(codes, value), value === start ? -1 : endOfBare(codes, start))
     if (ended > start) {
@@ -177,10 +188,10 @@ export const coverNamed = (sweep: Sweep, at: number) => {
 export const coverPaired = (sweep: Sweep, at: number) => {
   const { codes } = sweep
   if (at < sweep.paired) return
-  const quote = Characters.startOf(codes, at, Characters.space, 8) - 1
+  const quote = startOf(codes, at, space, 8) - 1
   if (!isQuote(codes[quote])) return
-  if ((kindsBefore(codes, quote - Characters.backslashesBefore(codes, quote, 7)) & paired) === 0) return
-  const start = endOf(codes, at + 1, Characters.space, 8)
+  if ((kindsBefore(codes, quote - backslashesBefore(codes, quote, 7)) & paired) === 0) return
+  const start = endWithin(codes, at + 1, space, 8)
   const depth = openingAt(codes, start)
   if (depth === -1) return
   const close = endOfQuoted(sweep, start + depth + 1, depth)

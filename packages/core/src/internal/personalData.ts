@@ -4,32 +4,45 @@
 import * as Characters from "./characters.ts"
 import type { Sweep } from "./sweep.ts"
 
-const { endOf, isAt, isThere } = Characters
+const {
+  backslash,
+  digit: inDigits,
+  domain,
+  endOf,
+  foreign,
+  isAt,
+  letter,
+  local,
+  margin,
+  startOf,
+  word
+} = Characters
 
 // ---------------------------------------------------------------------------
 // E-mail addresses
 // ---------------------------------------------------------------------------
 
 const point = 46
-const foreignLetter = Characters.letter | Characters.foreign
-const foreignWord = Characters.word | Characters.foreign
+const foreignLetter = letter | foreign
+const foreignWord = word | foreign
 
 /** How much of a word is the end of an escape of JSON: `n` of `\n`, `u00e9` of `\u00e9`. */
 const escapeAt = (sweep: Sweep, start: number): number => {
-  if (sweep.codes[start - 1] !== Characters.backslash) return 0
+  if (sweep.codes[start - 1] !== backslash) return 0
   if (/^u[\da-f]{4}/iu.test(sweep.slice(start, start + 5))) return 5
   return /[bfnrt]/u.test(sweep.slice(start, start + 1)) ? 1 : 0
 }
 
 /** Where the domain ends that begins at a place, as far as an address can reach (RFC 5321, 4.5.3.1); -1 for none. */
 const endOfDomain = (codes: Characters.Codes, start: number): number => {
-  let end = endOf(codes, start, Characters.domain, 255)
+  const last = start + 255
+  let end = start
   let dot = -1
-  for (let at = start; at < end; at++) {
-    if (codes[at] !== point) continue
+  for (; end < last && isAt(codes, end, domain); end++) {
+    if (codes[end] !== point) continue
     // A last label that begins with a digit makes a version, not a host.
-    if (isAt(codes, at + 1, foreignLetter)) dot = at
-    else if (isAt(codes, at + 1, foreignWord)) dot = -1
+    if (isAt(codes, end + 1, foreignLetter)) dot = end
+    else if (isAt(codes, end + 1, foreignWord)) dot = -1
   }
   if (dot <= start) return -1
   while (!isAt(codes, end - 1, foreignWord)) end--
@@ -44,12 +57,13 @@ const endOfDomain = (codes: Characters.Codes, start: number): number => {
  */
 const coverAround = (sweep: Sweep, at: number, host: number, floor: number) => {
   const { codes } = sweep
-  let start = Characters.startOf(codes, at, Characters.local, Math.min(64, at - floor))
+  // First: most signs have no host behind them.
+  const end = endOfDomain(codes, host)
+  if (end === -1) return
+  let start = startOf(codes, at, local, Math.min(64, at - floor))
   start += escapeAt(sweep, start)
   while (start < at && !isAt(codes, start, foreignWord)) start++
-  if (start >= at) return
-  const end = endOfDomain(codes, host)
-  if (end !== -1) sweep.cover(start, end)
+  if (start < at) sweep.cover(start, end)
 }
 
 export const coverAddress = (sweep: Sweep, at: number) => {
@@ -60,7 +74,7 @@ export const coverAddress = (sweep: Sweep, at: number) => {
 
 /** An address in a query. */
 export const coverEncodedAddress = (sweep: Sweep, at: number) => {
-  if (!isThere(sweep.codes, at, "%40")) return
+  if (sweep.codes[at + 1] !== 52 || sweep.codes[at + 2] !== 48) return
   coverAround(sweep, at, at + 3, sweep.encodedAddress)
   sweep.encodedAddress = at + 3
 }
@@ -114,18 +128,17 @@ const all = 2 ** bits - 1
 const packed = (groups: ReadonlyArray<number>): number =>
   groups.reduce((sum, length, index) => sum + length * 2 ** (bits * index), 0)
 
-/** How card numbers are grouped; the longer first. */
+/** How card numbers are grouped, the longer first: their masks, the lengths behind these, and how many. */
 const groupings = [
   [4, 4, 4, 4, 3],
   [4, 4, 4, 4],
   [4, 6, 5],
   [4, 6, 4],
   [4, 3, 3, 3]
-].map((groups) => ({
-  count: groups.length,
-  lengths: packed(groups),
-  mask: packed(groups.map(() => all))
-}))
+]
+const masks = Int32Array.from(groupings, (groups) => packed(groups.map(() => all)))
+const lengths = Int32Array.from(groupings, packed)
+const counts = Int32Array.from(groupings, (groups) => groups.length)
 
 /** The groups in sight, by their number modulo eight. */
 const starts = new Int32Array(8)
@@ -137,8 +150,6 @@ const sumsDoubled = new Int32Array(8)
 const seeGroup = (codes: Characters.Codes, slot: number, start: number, end: number) => {
   starts[slot] = start
   ends[slot] = end
-  // No card number has longer ones.
-  if (end - start > 19) return
   let sum = 0
   let sumDoubled = 0
   for (let at = start; at < end; at++) {
@@ -157,36 +168,48 @@ const areCardNumber = (codes: Characters.Codes, first: number, count: number): b
   let digits = 0
   for (let group = first + count - 1; group >= first; group--) {
     const slot = group & 7
-    sum += (digits % 2 === 0 ? sums[slot] : sumsDoubled[slot]) ?? 0
+    sum += ((digits & 1) === 0 ? sums[slot] : sumsDoubled[slot]) ?? 0
     digits += (ends[slot] ?? 0) - (starts[slot] ?? 0)
   }
   return sum % 10 === 0 && isPlausible(codes, starts[first & 7] ?? 0, digits)
 }
 
-/** A card number may stand among others: an amount before it, its date or its code behind. */
-const coverGroups = (sweep: Sweep, start: number, end: number) => {
+/** How many groups, from one on, are a card number; 0 if they are none. */
+const groupsOfCard = (codes: Characters.Codes, first: number, sight: number): number => {
+  for (let index = 0; index < groupings.length; index++) {
+    const count = counts[index] ?? 0
+    if ((sight & (masks[index] ?? 0)) === lengths[index] && areCardNumber(codes, first, count)) return count
+  }
+  return 0
+}
+
+/** Whether a card number may have a group of that length, beside others or alone. */
+const isGroup = (length: number): boolean => length <= 6 || (length >= least && length <= 19)
+
+/** A card number may stand among others: an amount before it, its date or its code behind. Returns where they end. */
+const coverGroups = (sweep: Sweep, start: number): number => {
   const { codes } = sweep
   let seen = 0
   let next = start
+  let end = start
   let sight = 0
   for (let first = 0; ;) {
-    while (next < end && seen < first + 5) {
-      const close = endOf(codes, next, Characters.digit)
-      seeGroup(codes, seen & 7, next, close)
-      sight |= Math.min(close - next, all) << (bits * (seen - first))
+    while (next > 0 && seen < first + 5) {
+      const begin = next
+      end = endOf(codes, begin, inDigits)
+      const length = end - begin
+      next = isGap(codes[end]) && isDigit(codes[end + 1]) ? end + 1 : -1
+      // What no card number begins with need not be kept in sight.
+      if (seen === first && length !== 4 && (length < least || length > 19)) continue
+      if (isGroup(length)) seeGroup(codes, seen & 7, begin, end)
+      sight |= Math.min(length, all) << (bits * (seen - first))
       seen += 1
-      next = close + 1
     }
-    if (first >= seen) return
+    if (first >= seen) return end
     let count = 0
     const length = sight & all
-    if (length === 4) {
-      count =
-        groupings.find(
-          ({ count: groups, lengths, mask }) =>
-            (sight & mask) === lengths && areCardNumber(codes, first, groups)
-        )?.count ?? 0
-    } else if (length >= least && areCardNumber(codes, first, 1)) count = 1
+    if (length === 4) count = groupsOfCard(codes, first, sight)
+    else if (length >= least && length <= 19 && areCardNumber(codes, first, 1)) count = 1
     if (count > 0) sweep.coverCard(starts[first & 7] ?? 0, ends[(first + count - 1) & 7] ?? 0)
     first += Math.max(1, count)
     sight >>>= bits * Math.max(1, count)
@@ -197,17 +220,18 @@ const coverGroups = (sweep: Sweep, start: number, end: number) => {
 const coverRun = (sweep: Sweep, at: number): number => {
   const { codes } = sweep
   // Not what is behind a decimal point.
-  if (codes[at - 1] === point && isDigit(codes[at - 2])) return endOf(codes, at, Characters.digit)
+  if (codes[at - 1] === point && isDigit(codes[at - 2])) return endOf(codes, at, inDigits)
+  const last = at + longest
   let digits = 0
   let end = at
-  for (; ; end++) {
+  for (; end <= last; end++) {
     const code = codes[end]
     if (isDigit(code)) digits++
     else if (!isGap(code) || !isDigit(codes[end + 1])) break
   }
   if (digits < least) return end
   if (isCardNumber(codes, at, end, digits)) sweep.coverCard(at, end)
-  else if (digits < end - at || digits > 19) coverGroups(sweep, at, end)
+  else if (digits < end - at || digits > 19) return coverGroups(sweep, at)
   return end
 }
 
@@ -218,7 +242,7 @@ const coverRun = (sweep: Sweep, at: number): number => {
  */
 export const findCardNumbers = (sweep: Sweep) => {
   const { codes } = sweep
-  for (let start = Characters.margin; start + least <= sweep.end;) {
+  for (let start = margin; start + least <= sweep.end;) {
     let at = start + least - 1
     while (at >= start && (isDigit(codes[at]) || isGap(codes[at]))) at--
     if (at >= start) {

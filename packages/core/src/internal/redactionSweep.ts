@@ -9,82 +9,72 @@ import * as NamedSecrets from "./namedSecrets.ts"
 import * as PersonalData from "./personalData.ts"
 import * as SecretShapes from "./secretShapes.ts"
 import { Sweep } from "./sweep.ts"
+import * as TellingCharacters from "./tellingCharacters.ts"
 
-const isBlankOrQuote = (sweep: Sweep, at: number, code: number): boolean =>
-  code === 34 || code === 39 || Characters.isAt(sweep.codes, at, Characters.space)
+/** So much is looked through at a time: a function that is called again and again is compiled better than a long loop. */
+const stretch = 4096
 
-const lookAtSeparator = (sweep: Sweep, at: number, before: number) => {
-  if (!Characters.isAt(sweep.codes, at - 1, Characters.letter)) return
-  SecretShapes.coverPrefixed(sweep, at)
-  if ((before | 32) === 121) SecretShapes.coverKey(sweep, at)
-}
-
-const lookAtAssignment = (sweep: Sweep, at: number, before: number) => {
-  if (Characters.isAt(sweep.codes, at - 1, Characters.letter) || isBlankOrQuote(sweep, at - 1, before)) {
-    NamedSecrets.coverNamed(sweep, at)
-  }
-}
-
-/** Looks around a telling character: what is beside it nearly always says that there is nothing. */
-const lookAt = (sweep: Sweep, at: number, isPersonal: boolean) => {
+/** Looks around the telling characters from one place to at least another; returns where to go on. */
+const lookThrough = (sweep: Sweep, start: number, end: number, wanted: number): number => {
   const { codes } = sweep
-  const before = codes[at - 1] ?? 0
-  const next = codes[at + 1] ?? 0
-  switch (codes[at]) {
-    case 45: // -
-      if (next === 45 && codes[at + 5] === 66) SecretShapes.coverPrivateKey(sweep, at)
-      lookAtSeparator(sweep, at, before)
-      break
-    case 95: // _
-      lookAtSeparator(sweep, at, before)
-      break
-    case 58: // :
-      if (next === 47) SecretShapes.coverUserInformation(sweep, at)
-      lookAtAssignment(sweep, at, before)
-      break
-    case 61: // =
-      lookAtAssignment(sweep, at, before)
-      break
-    case 44: // ,
-      if (isBlankOrQuote(sweep, at - 1, before)) NamedSecrets.coverPaired(sweep, at)
-      break
-    case 46: // .
-      if (before === 57 || before === 71) SecretShapes.coverDotted(sweep, at)
-      break
-    case 66: // B
-    case 98: // b
-      if ((next | 32) === 101) SecretShapes.coverBearer(sweep, at)
-      else if (next === 97) SecretShapes.coverBasic(sweep, at)
-      break
-    case 65: // A
-      if (next === 75 || next === 83 || next === 73) SecretShapes.coverCloudKey(sweep, at)
-      break
-    case 74: // J
-      if (before === 121) SecretShapes.coverWebToken(sweep, at)
-      break
-    case 64: // @
-      if (isPersonal && Characters.isAt(codes, at - 1, Characters.local)) PersonalData.coverAddress(sweep, at)
-      break
-    case 37: // %
-      if (isPersonal && next === 52) PersonalData.coverEncodedAddress(sweep, at)
-      break
+  let at = TellingCharacters.next(codes, start, wanted)
+  for (; at < end; at = TellingCharacters.next(codes, at + 1, wanted)) {
+    const before = codes[at - 1] ?? 0
+    const next = codes[at + 1] ?? 0
+    switch (codes[at]) {
+      case 45: // -
+      case 95: // _
+        SecretShapes.coverPrefixed(sweep, at)
+        if ((before | 32) === 121) SecretShapes.coverKey(sweep, at)
+        break
+      case 58: // :
+        if (next === 47) SecretShapes.coverUserInformation(sweep, at)
+        NamedSecrets.coverNamed(sweep, at)
+        break
+      case 61: // =
+        NamedSecrets.coverNamed(sweep, at)
+        break
+      case 44: // ,
+        NamedSecrets.coverPaired(sweep, at)
+        break
+      case 46: // .
+        if (before === 57 || before === 71) SecretShapes.coverDotted(sweep, at)
+        break
+      case 66: // B
+      case 98: // b
+        if (before === 45) SecretShapes.coverPrivateKey(sweep, at)
+        if ((next | 32) === 101) SecretShapes.coverBearer(sweep, at)
+        else if (next === 97) SecretShapes.coverBasic(sweep, at)
+        break
+      case 65: // A
+        if (next === 75 || next === 83 || next === 73) SecretShapes.coverCloudKey(sweep, at)
+        break
+      case 74: // J
+        if (before === 121) SecretShapes.coverWebToken(sweep, at)
+        break
+      case 64: // @
+        PersonalData.coverAddress(sweep, at)
+        break
+      case 37: // %
+        PersonalData.coverEncodedAddress(sweep, at)
+        break
+    }
   }
+  return at
 }
 
-const sweep = (text: string, isPersonal: boolean): string => {
+const sweep = (text: string, wanted: number): string => {
   const found = new Sweep(text)
-  const { codes, end } = found
-  if (isPersonal) PersonalData.findCardNumbers(found)
-  let at = Characters.nextTelling(codes, Characters.margin)
-  while (at < end) {
-    lookAt(found, at, isPersonal)
-    at = Characters.nextTelling(codes, at + 1)
+  const { end } = found
+  if (wanted === TellingCharacters.all) PersonalData.findCardNumbers(found)
+  for (let at = Characters.margin; at < end;) {
+    at = lookThrough(found, at, Math.min(at + stretch, end), wanted)
   }
   return found.finish()
 }
 
 /** Takes keys and credentials out of a text. */
-export const removeSecrets = (text: string): string => sweep(text, false)
+export const removeSecrets = (text: string): string => sweep(text, TellingCharacters.secrets)
 
 /** Takes keys, credentials, e-mail addresses and card numbers out of a text. */
-export const removeAll = (text: string): string => sweep(text, true)
+export const removeAll = (text: string): string => sweep(text, TellingCharacters.all)

@@ -6,18 +6,18 @@
 import * as Characters from "./characters.ts"
 import type { Sweep } from "./sweep.ts"
 
-const { backslash, endOf, endsWith, isAt, isThere, startsWith } = Characters
+const { backslash, endOf, endsWith, endWithin, isAt, isThere, startsWith } = Characters
 
 // ---------------------------------------------------------------------------
 // From `-` and `_`
 // ---------------------------------------------------------------------------
 
 /** OpenAI's, and those of Stripe, Slack, GitHub, GitLab, Hugging Face, Groq, … */
-const prefixes = Characters.byEnding(
+export const prefixes =
   "sk pk rk ek sess whsec gsk hf xai pplx nvapi glpat xoxa xoxb xoxe xoxo xoxp xoxr xoxs gho ghp ghs ghu ghr github_pat"
     .split(" ")
     .map((word) => ({ word }))
-)
+const prefixesByEnding = new Characters.Endings(prefixes)
 
 const hyphen = 45
 const underscore = 95
@@ -41,7 +41,7 @@ const isBehindEscape = (sweep: Sweep, at: number): boolean => {
 /** The length of the prefix before a separator; 0 for none. */
 const prefixBefore = (sweep: Sweep, at: number): number => {
   const { codes } = sweep
-  const likely = Characters.endingAt(prefixes, codes, at)
+  const likely = prefixesByEnding.before(codes, at)
   if (likely === undefined) return 0
   for (const { word } of likely) {
     if (!endsWith(codes, at, word)) continue
@@ -67,7 +67,7 @@ export const coverPrefixed = (sweep: Sweep, at: number) => {
 /** `key-…`, of Mailgun and others: with a digit near its beginning, as words have none. */
 export const coverKey = (sweep: Sweep, at: number) => {
   const { codes } = sweep
-  if (at < sweep.key || !endsWith(codes, at, "key")) return
+  if (at < sweep.key || ((codes[at - 2] ?? 0) | 32) !== 101 || ((codes[at - 3] ?? 0) | 32) !== 107) return
   const start = at + 1
   if (sweep.keyName < start) sweep.keyName = endOf(codes, start, Characters.name)
   if (sweep.keyName - start > 32 || !isAt(codes, sweep.keyName, Characters.digit)) return
@@ -79,19 +79,21 @@ export const coverKey = (sweep: Sweep, at: number) => {
 
 const dashes = "-----"
 
-/** `-----BEGIN … PRIVATE KEY-----`, to its end, or as far as one may reach that has none. */
-export const coverPrivateKey = (sweep: Sweep, at: number) => {
+/** `-----BEGIN … PRIVATE KEY-----`, to its end, or as far as one may reach that has none; from its `B`. */
+export const coverPrivateKey = (sweep: Sweep, letter: number) => {
   const { codes } = sweep
+  const at = letter - dashes.length
   if (!isThere(codes, at, "-----BEGIN ")) return
-  const title = endOf(codes, at + 11, Characters.upper | Characters.space, 40)
+  const title = endWithin(codes, at + 11, Characters.upper | Characters.space, 40)
   if (!isThere(codes, title, dashes)) return
   if (!isThere(codes, title - 11, "PRIVATE KEY") && !isThere(codes, title - 17, "PRIVATE KEY BLOCK")) return
   const start = title + dashes.length
-  const next = sweep.find(dashes, start)
-  const end = Math.min(next, start + 16_384)
+  const farthest = Math.min(sweep.end, start + 16_384)
+  let end = start
+  while (end < farthest && !(codes[end] === hyphen && isThere(codes, end, dashes))) end++
   let last = end
-  if (end === next && isThere(codes, end, "-----END ")) {
-    const ended = endOf(codes, end + 9, Characters.upper | Characters.space, 40)
+  if (isThere(codes, end, "-----END ")) {
+    const ended = endWithin(codes, end + 9, Characters.upper | Characters.space, 40)
     if (isThere(codes, ended, dashes)) last = ended + dashes.length
   }
   sweep.cover(at, last)
@@ -115,7 +117,7 @@ const endOfGap = (codes: Characters.Codes, at: number, hasSigns: boolean): numbe
 
 /** What prose has behind "bearer": tokens, authentication, credentials, scheme. */
 const isProse = (sweep: Sweep, at: number): boolean => {
-  const end = endOf(sweep.codes, at, Characters.word, 64)
+  const end = endWithin(sweep.codes, at, Characters.word, 64)
   return /^(?:tokens?|auth[a-z]*|credentials?|scheme)$/iu.test(sweep.slice(at, end))
 }
 
@@ -181,7 +183,8 @@ export const coverCloudKey = (sweep: Sweep, at: number) => {
   }
   if (!isThere(codes, at + 1, "KIA") && !isThere(codes, at + 1, "SIA")) return
   const capitals = Characters.upper | Characters.digit
-  if (!isAt(codes, at - 1, capitals) && endOf(codes, at, capitals, 21) === at + 20) sweep.cover(at, at + 20)
+  if (!isAt(codes, at - 1, capitals) && endWithin(codes, at, capitals, 21) === at + 20)
+    sweep.cover(at, at + 20)
 }
 
 // ---------------------------------------------------------------------------
@@ -215,7 +218,7 @@ export const coverUserInformation = (sweep: Sweep, at: number) => {
   const { codes } = sweep
   if (!isThere(codes, at + 1, "//")) return
   const start = at + 3
-  const end = endOf(codes, start, Characters.userInformation, 256)
+  const end = endWithin(codes, start, Characters.userInformation, 256)
   if (end === start || codes[end] !== 64) return
   sweep.hostSign = end
   sweep.cover(start, end)
