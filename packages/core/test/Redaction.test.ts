@@ -292,6 +292,39 @@ describe("a text of any length", () => {
     }
   })
 
+  it("loses a secret wherever it begins", () => {
+    const redact = Redaction.make()
+    const shown = [
+      "sk-abcdef123456",
+      "jo@example.com",
+      "Bearer abcdef123456",
+      '"cookie","abcdef"',
+      "eyJabcdefghi.a"
+    ]
+    for (let place = 4060; place < 4110; place++) {
+      for (const one of shown) assert.notInclude(redact(`${"x".repeat(place - 1)} ${one} end`), "abcdef")
+    }
+  })
+
+  it("with any number of secrets is the same whether all of it is ASCII or not", () => {
+    const redact = Redaction.make()
+    const part = fc.constantFrom(
+      "sk-abcdef123456",
+      "jo@example.com",
+      "token=abcdef",
+      "4111 1111 1111 1111",
+      "x",
+      " "
+    )
+    Property.holds(
+      fc.tuple(fc.array(part, { minLength: 1, maxLength: 300 }), fc.constantFrom("é", "名", "\ud800")),
+      ([parts, other]) => {
+        const text = parts.join(" ")
+        assert.strictEqual(redact(`${text} ${other}`), `${redact(`${text} `)}${other}`)
+      }
+    )
+  })
+
   it.each([
     ["password=4111111111111111", "password=[redacted]"],
     ['"password":"it is jo@example.com, sk-abcdef and 4111 1111 1111 1111"', '"password":"[redacted]"'],

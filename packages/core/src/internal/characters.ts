@@ -128,38 +128,45 @@ export const backslashesAt = (codes: Codes, at: number, most = codes.length): nu
   return count
 }
 
-/** Whether an ASCII word begins at a place, whatever its case. */
-export const startsWith = (codes: Codes, start: number, expected: string): boolean => {
+const encoder = new TextEncoder()
+
+/** A word or sign of ASCII, by its codes: those of a string that varies take several times longer to read. */
+export type Piece = Uint8Array
+
+export const piece = (text: string): Piece => encoder.encode(text)
+
+/** Whether a word begins at a place, whatever its case. */
+export const startsWith = (codes: Codes, start: number, expected: Piece): boolean => {
   for (let at = 0; at < expected.length; at++) {
-    if (((codes[start + at] ?? 0) | 32) !== (expected.charCodeAt(at) | 32)) return false
+    if (((codes[start + at] ?? 0) | 32) !== ((expected[at] ?? 0) | 32)) return false
   }
   return true
 }
 
-/** Whether an ASCII word ends before a place, whatever its case. */
-export const endsWith = (codes: Codes, end: number, expected: string): boolean =>
+/** Whether a word ends before a place, whatever its case. */
+export const endsWith = (codes: Codes, end: number, expected: Piece): boolean =>
   startsWith(codes, end - expected.length, expected)
 
-/** Whether a piece of text stands at a place just so. */
-export const isThere = (codes: Codes, start: number, piece: string): boolean => {
-  for (let at = 0; at < piece.length; at++) if (codes[start + at] !== piece.charCodeAt(at)) return false
+/** Whether something stands at a place just so. */
+export const isThere = (codes: Codes, start: number, expected: Piece): boolean => {
+  for (let at = 0; at < expected.length; at++) if (codes[start + at] !== expected[at]) return false
   return true
 }
 
 /** Two letters as one number, whatever their case; other characters may have the same. */
 export const pair = (first: number, last: number): number => ((last & 31) << 5) | (first & 31)
 export const pairs = 32 * 32
+export const pairAtEnd = (of: Piece): number => pair(of.at(-2) ?? 0, of.at(-1) ?? 0)
 
 /** Words by their last two letters, whatever their case: nearly always there are none. */
-export class Endings<A extends { readonly word: string }> {
+export class Endings<A extends { readonly word: Piece }> {
   /** By the last letters, which of the groups it is, counted from 1; 0 for none. */
   readonly #groupOf = new Uint8Array(pairs)
   readonly #groups: Array<Array<A>> = []
 
   constructor(all: ReadonlyArray<A>) {
     for (const one of all) {
-      const { length } = one.word
-      const index = pair(one.word.charCodeAt(length - 2), one.word.charCodeAt(length - 1))
+      const index = pairAtEnd(one.word)
       const group = this.#groups[(this.#groupOf[index] ?? 0) - 1]
       if (group === undefined) this.#groupOf[index] = this.#groups.push([one])
       else group.push(one)
@@ -177,7 +184,6 @@ export class Endings<A extends { readonly word: string }> {
 const short = 0x4000
 const shortBytes = new Uint8Array(short)
 const shortCodes = new Uint16Array(short + 2 * margin).fill(nothing)
-const encoder = new TextEncoder()
 
 /** The code units of a text, good until the next are asked for. */
 export const codesOf = (text: string): Codes => {

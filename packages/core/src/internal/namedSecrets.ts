@@ -6,7 +6,7 @@
 import * as Characters from "./characters.ts"
 import type { Sweep } from "./sweep.ts"
 
-const { backslash, backslashesAt, backslashesBefore, endOf, endWithin, space, startOf, startsWith } =
+const { backslash, backslashesAt, backslashesBefore, endOf, endWithin, space, piece, startOf, startsWith } =
   Characters
 const { bare: inBare, line: inLine } = Characters
 
@@ -50,7 +50,7 @@ export const names = [
   },
   { kinds: quoted | line | paired, words: ["cookie"] },
   { kinds: quoted | line, words: ["cookies"] }
-].flatMap(({ kinds, words }) => words.map((word) => ({ word, kinds })))
+].flatMap(({ kinds, words }) => words.map((word) => ({ word: Characters.piece(word), kinds })))
 const namesByEnding = new Characters.Endings(names)
 
 const hyphen = 45
@@ -59,10 +59,10 @@ const blank = 32
 const single = 39
 const double = 34
 
-const hasNameBefore = (codes: Characters.Codes, end: number, name: string): boolean => {
+const hasNameBefore = (codes: Characters.Codes, end: number, name: Characters.Piece): boolean => {
   let at = end
   for (let index = name.length - 1; index >= 0; index--) {
-    const expected = name.charCodeAt(index)
+    const expected = name[index] ?? 0
     const code = codes[at - 1] ?? 0
     if (expected !== blank) {
       if ((code | 32) !== (expected | 32)) return false
@@ -109,14 +109,15 @@ const endOfQuoted = ({ codes, end }: Sweep, start: number, depth: number): numbe
   return last
 }
 
-const schemes = ["bearer", "basic", "digest", "token", "apikey", "negotiate"]
-/** What they begin with, a bit for each letter of the alphabet. */
-const schemeLetters = schemes.reduce((bits, scheme) => bits | (1 << (scheme.charCodeAt(0) & 31)), 0)
+const schemes = ["bearer", "basic", "digest", "token", "apikey", "negotiate"].map(piece)
+/** By their first letter. */
+const schemesBy = Array.from({ length: 32 }, (_, letter) =>
+  schemes.filter((scheme) => ((scheme[0] ?? 0) & 31) === letter)
+)
 
 /** Where a value begins behind the scheme of an `authorization`. */
 const startBehindScheme = (codes: Characters.Codes, at: number): number => {
-  if (((schemeLetters >>> ((codes[at] ?? 0) & 31)) & 1) === 0) return at
-  for (const scheme of schemes) {
+  for (const scheme of schemesBy[(codes[at] ?? 0) & 31] ?? []) {
     if (!startsWith(codes, at, scheme)) continue
     const end = endWithin(codes, at + scheme.length, space, 8)
     return end === at + scheme.length ? at : end

@@ -11,6 +11,7 @@ const {
   endOf,
   foreign,
   isAt,
+  isOf,
   letter,
   local,
   margin,
@@ -38,8 +39,10 @@ const endOfDomain = (codes: Characters.Codes, start: number): number => {
   const last = start + 255
   let end = start
   let dot = -1
-  for (; end < last && isAt(codes, end, domain); end++) {
-    if (codes[end] !== point) continue
+  for (; end < last; end++) {
+    const code = codes[end] ?? 0
+    if (!isOf(code, domain)) break
+    if (code !== point) continue
     // A last label that begins with a digit makes a version, not a host.
     if (isAt(codes, end + 1, foreignLetter)) dot = end
     else if (isAt(codes, end + 1, foreignWord)) dot = -1

@@ -6,22 +6,26 @@
 import * as Characters from "./characters.ts"
 import type { Sweep } from "./sweep.ts"
 
-const { backslash, endOf, endsWith, endWithin, isAt, isThere, startsWith } = Characters
+const { backslash, endOf, endsWith, endWithin, isAt, isThere, piece, startsWith } = Characters
 
 // ---------------------------------------------------------------------------
 // From `-` and `_`
 // ---------------------------------------------------------------------------
 
 /** OpenAI's, and those of Stripe, Slack, GitHub, GitLab, Hugging Face, Groq, … */
-export const prefixes =
-  "sk pk rk ek sess whsec gsk hf xai pplx nvapi glpat xoxa xoxb xoxe xoxo xoxp xoxr xoxs gho ghp ghs ghu ghr github_pat"
+const secretKey = piece("sk")
+export const prefixes = [
+  secretKey,
+  ..."pk rk ek sess whsec gsk hf xai pplx nvapi glpat xoxa xoxb xoxe xoxo xoxp xoxr xoxs gho ghp ghs ghu ghr github_pat"
     .split(" ")
-    .map((word) => ({ word }))
+    .map(piece)
+].map((word) => ({ word }))
 const prefixesByEnding = new Characters.Endings(prefixes)
 
 const hyphen = 45
 const underscore = 95
 const percent = 37
+const letterM = 109
 
 const escape = /(?:\\[bfnrtv]|%[\da-f]{2}|\\x[\da-f]{2}|\\u[\da-f]{4}|\[[\d;]{0,9}m)$/iu
 
@@ -33,7 +37,7 @@ const isBehindEscape = (sweep: Sweep, at: number): boolean => {
       codes[at - 3] === percent ||
       codes[at - 4] === backslash ||
       codes[at - 6] === backslash ||
-      endsWith(codes, at, "m")) &&
+      ((codes[at - 1] ?? 0) | 32) === letterM) &&
     escape.test(sweep.slice(at - 11, at))
   )
 }
@@ -47,7 +51,7 @@ const prefixBefore = (sweep: Sweep, at: number): number => {
     if (!endsWith(codes, at, word)) continue
     const start = at - word.length
     if (!isAt(codes, start - 1, Characters.word) || isBehindEscape(sweep, start)) return word.length
-    if (word === "sk" && codes[at] === hyphen && codes[start - 1] === underscore) return word.length
+    if (word === secretKey && codes[at] === hyphen && codes[start - 1] === underscore) return word.length
   }
   return 0
 }
@@ -77,23 +81,25 @@ export const coverKey = (sweep: Sweep, at: number) => {
   sweep.cover(at - 3, end)
 }
 
-const dashes = "-----"
+const dashes = piece("-----")
+const beginning = piece("-----BEGIN ")
+const ending = piece("-----END ")
+const titles = ["PRIVATE KEY", "PRIVATE KEY BLOCK"].map(piece)
 
 /** `-----BEGIN … PRIVATE KEY-----`, to its end, or as far as one may reach that has none; from its `B`. */
 export const coverPrivateKey = (sweep: Sweep, letter: number) => {
   const { codes } = sweep
   const at = letter - dashes.length
-  if (!isThere(codes, at, "-----BEGIN ")) return
+  if (!isThere(codes, at, beginning)) return
   const title = endWithin(codes, at + 11, Characters.upper | Characters.space, 40)
   if (!isThere(codes, title, dashes)) return
-  if (!isThere(codes, title - 11, "PRIVATE KEY") && !isThere(codes, title - 17, "PRIVATE KEY BLOCK")) return
+  if (!titles.some((expected) => isThere(codes, title - expected.length, expected))) return
   const start = title + dashes.length
   const farthest = Math.min(sweep.end, start + 16_384)
-  let end = start
-  while (end < farthest && !(codes[end] === hyphen && isThere(codes, end, dashes))) end++
-  let last = end
-  if (isThere(codes, end, "-----END ")) {
-    const ended = endWithin(codes, end + 9, Characters.upper | Characters.space, 40)
+  let last = start
+  while (last < farthest && !(codes[last] === hyphen && isThere(codes, last, dashes))) last++
+  if (isThere(codes, last, ending)) {
+    const ended = endWithin(codes, last + ending.length, Characters.upper | Characters.space, 40)
     if (isThere(codes, ended, dashes)) last = ended + dashes.length
   }
   sweep.cover(at, last)
@@ -103,12 +109,14 @@ export const coverPrivateKey = (sweep: Sweep, letter: number) => {
 // From a letter
 // ---------------------------------------------------------------------------
 
+const encodedSpace = piece("%20")
+
 /** Where the space ends that stands between a scheme of HTTP and its credentials. */
 const endOfGap = (codes: Characters.Codes, at: number, hasSigns: boolean): number => {
   let end = at
   for (let count = 0; count < 64; count++) {
     if (isAt(codes, end, Characters.space)) end += 1
-    else if (isThere(codes, end, "%20")) end += 3
+    else if (isThere(codes, end, encodedSpace)) end += 3
     else if (hasSigns && (codes[end] === 58 || codes[end] === 61)) end += 1
     else break
   }
@@ -121,12 +129,14 @@ const isProse = (sweep: Sweep, at: number): boolean => {
   return /^(?:tokens?|auth[a-z]*|credentials?|scheme)$/iu.test(sweep.slice(at, end))
 }
 
+const bearer = piece("bearer")
+
 /** `Bearer …`, also twice. */
 export const coverBearer = (sweep: Sweep, at: number) => {
   const { codes } = sweep
   if (at < sweep.bearer) return
   let start = at
-  while (startsWith(codes, start, "bearer")) {
+  while (startsWith(codes, start, bearer)) {
     const end = endOfGap(codes, start + 6, true)
     if (end === start + 6) break
     start = end
@@ -144,10 +154,12 @@ export const coverBearer = (sweep: Sweep, at: number) => {
 /** `+`, `/` and `=` of Base64. */
 const isSign = (code: number | undefined): boolean => code === 43 || code === 47 || code === 61
 
+const basic = piece("asic")
+
 /** `Basic …`, where what follows is no word. */
 export const coverBasic = (sweep: Sweep, at: number) => {
   const { codes } = sweep
-  if (at < sweep.basic || !isThere(codes, at + 1, "asic")) return
+  if (at < sweep.basic || !isThere(codes, at + 1, basic)) return
   const start = endOfGap(codes, at + 5, false)
   if (start === at + 5 || !isAt(codes, start, Characters.word)) return
   const odd = endOf(codes, start + 1, Characters.lower)
@@ -158,10 +170,12 @@ export const coverBasic = (sweep: Sweep, at: number) => {
   sweep.cover(at, end)
 }
 
+const webToken = piece("eyJ")
+
 /** JSON web tokens, signed (three parts) or encrypted (five), from the `J` of `eyJ`. */
 export const coverWebToken = (sweep: Sweep, at: number) => {
   const { codes } = sweep
-  if (at < sweep.webToken || !isThere(codes, at - 2, "ey")) return
+  if (at < sweep.webToken || !isThere(codes, at - 2, webToken)) return
   let end = endOf(codes, at + 1, Characters.token)
   if (end - at <= 8) return
   for (let part = 1; part < 5 && codes[end] === 46; part++) {
@@ -171,17 +185,20 @@ export const coverWebToken = (sweep: Sweep, at: number) => {
   sweep.cover(at - 2, end)
 }
 
+const ofAws = ["AKIA", "ASIA"].map(piece)
+const ofGoogle = piece("AIza")
+
 /** Keys of AWS (`AKIA…`, `ASIA…`) and Google (`AIza…`). */
 export const coverCloudKey = (sweep: Sweep, at: number) => {
   const { codes } = sweep
-  if (isThere(codes, at + 1, "Iza")) {
+  if (isThere(codes, at, ofGoogle)) {
     if (at < sweep.google) return
     const end = endOf(codes, at + 4, Characters.token)
     if (end - at < 39) return
     sweep.google = end
     return sweep.cover(at, end)
   }
-  if (!isThere(codes, at + 1, "KIA") && !isThere(codes, at + 1, "SIA")) return
+  if (!ofAws.some((expected) => isThere(codes, at, expected))) return
   const capitals = Characters.upper | Characters.digit
   if (!isAt(codes, at - 1, capitals) && endWithin(codes, at, capitals, 21) === at + 20)
     sweep.cover(at, at + 20)
@@ -191,16 +208,19 @@ export const coverCloudKey = (sweep: Sweep, at: number) => {
 // From `.`
 // ---------------------------------------------------------------------------
 
+const accessToken = piece("ya29")
+const sendGrid = piece("SG")
+
 /** Keys of Google (`ya29.…`) and SendGrid (`SG.….…`). */
 export const coverDotted = (sweep: Sweep, at: number) => {
   const { codes } = sweep
-  if (at >= sweep.google && isThere(codes, at - 4, "ya29")) {
+  if (at >= sweep.google && isThere(codes, at - 4, accessToken)) {
     const end = endOf(codes, at + 1, Characters.token)
     if (end - at <= 20) return
     sweep.google = end
     return sweep.cover(at - 4, end)
   }
-  if (at < sweep.sendGrid || !isThere(codes, at - 2, "SG")) return
+  if (at < sweep.sendGrid || !isThere(codes, at - 2, sendGrid)) return
   const middle = endOf(codes, at + 1, Characters.token)
   if (middle - at <= 16 || codes[middle] !== 46) return
   const end = endOf(codes, middle + 1, Characters.token)
@@ -213,10 +233,12 @@ export const coverDotted = (sweep: Sweep, at: number) => {
 // From `:`
 // ---------------------------------------------------------------------------
 
+const authority = piece("://")
+
 /** The user and password of a URL, in front of its host. */
 export const coverUserInformation = (sweep: Sweep, at: number) => {
   const { codes } = sweep
-  if (!isThere(codes, at + 1, "//")) return
+  if (!isThere(codes, at, authority)) return
   const start = at + 3
   const end = endWithin(codes, start, Characters.userInformation, 256)
   if (end === start || codes[end] !== 64) return

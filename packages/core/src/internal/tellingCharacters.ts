@@ -50,14 +50,13 @@ add(kinds, "@", at)
 add(kinds, "%", percent)
 
 /** What a word ends with: each of its last two letters may stand in either case. */
-const addEnding = (word: string, bits: number) => {
-  const last = word.charCodeAt(word.length - 1)
-  const index = pair(word.charCodeAt(word.length - 2), last)
+const addEnding = (word: Characters.Piece, bits: number) => {
+  const index = Characters.pairAtEnd(word)
   afterPair[index] = (afterPair[index] ?? 0) | bits
 }
 
 for (const { word } of SecretShapes.prefixes) addEnding(word, hyphen | underscore)
-addEnding("key", hyphen | underscore)
+addEnding(Characters.piece("key"), hyphen | underscore)
 for (const { word } of NamedSecrets.names) addEnding(word, colon | equals)
 add(before, "\"'", colon | equals | comma)
 add(before, "9G", point)
