@@ -25,6 +25,7 @@ import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
+import * as References from "effect/References"
 import type * as Tracer from "effect/Tracer"
 import type * as Call from "./Call.ts"
 import type * as LlmError from "./LlmError.ts"
@@ -264,20 +265,31 @@ export const layerMetrics = (options: MetricsOptions = {}): Layer.Layer<never> =
 
 const nanos = (millis: number): bigint => BigInt(Math.round(millis)) * 1_000_000n
 
-const usageAttributes = (usage: Usage): Readonly<Record<string, number | undefined>> => ({
-  "gen_ai.usage.input_tokens": usage.inputTokens,
-  "gen_ai.usage.output_tokens": usage.outputTokens,
-  "gen_ai.usage.cache_read.input_tokens": usage.cachedTokens,
-  "gen_ai.usage.cache_creation.input_tokens": usage.cacheWriteTokens,
-  "gen_ai.usage.reasoning.output_tokens": usage.reasoningTokens,
-  "gen_ai.usage.audio.input_tokens": usage.audioInputTokens,
-  "gen_ai.usage.audio.output_tokens": usage.audioOutputTokens
-})
+/** Sets what is known; names that come again and again, with their secrets removed once. */
+const set = (span: Tracer.Span, name: string, value: string | number | boolean | undefined) => {
+  if (value !== undefined) span.attribute(name, typeof value === "string" ? SafeName.of(value) : value)
+}
 
-const annotate = (span: Tracer.Span, attributes: Readonly<Record<string, unknown>>) => {
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value !== undefined) span.attribute(key, typeof value === "string" ? SafeName.of(value) : value)
-  }
+/** The same for what is another one each time. */
+const setOnce = (span: Tracer.Span, name: string, value: string | undefined) => {
+  if (value !== undefined) span.attribute(name, SafeName.once(value))
+}
+
+const setUsage = (span: Tracer.Span, usage: Usage | undefined) => {
+  if (usage === undefined) return
+  set(span, "gen_ai.usage.input_tokens", usage.inputTokens)
+  set(span, "gen_ai.usage.output_tokens", usage.outputTokens)
+  set(span, "gen_ai.usage.cache_read.input_tokens", usage.cachedTokens)
+  set(span, "gen_ai.usage.cache_creation.input_tokens", usage.cacheWriteTokens)
+  set(span, "gen_ai.usage.reasoning.output_tokens", usage.reasoningTokens)
+  set(span, "gen_ai.usage.audio.input_tokens", usage.audioInputTokens)
+  set(span, "gen_ai.usage.audio.output_tokens", usage.audioOutputTokens)
+}
+
+const setCall = (span: Tracer.Span, call: Call.Call) => {
+  set(span, "gen_ai.operation.name", GenAiNames.operation(call.operation))
+  set(span, "gen_ai.provider.name", GenAiNames.provider(call.provider))
+  set(span, "gen_ai.request.model", call.model)
 }
 
 /** The spans of one call that is on its way. */
@@ -310,7 +322,7 @@ export const layerSpans: Layer.Layer<never> = /* @__PURE__ */ Observer.layerEffe
       error: LlmError.LlmError | undefined,
       interrupted: boolean
     ) => {
-      annotate(span, errorType(error, interrupted))
+      set(span, "error.type", error?._tag ?? (interrupted ? "cancelled" : undefined))
       span.end(nanos(at), error !== undefined ? Exit.fail(error) : interrupted ? Exit.interrupt() : Exit.void)
     }
 
@@ -322,14 +334,12 @@ export const layerSpans: Layer.Layer<never> = /* @__PURE__ */ Observer.layerEffe
         const operation = GenAiNames.operation(call.operation)
         const name = call.model === undefined ? operation : `${operation} ${SafeName.of(call.model)}`
         const span = start(name, event.at, "client", event.parent)
-        annotate(span, {
-          ...attributesOf(call),
-          "gen_ai.request.max_tokens": call.maxOutputTokens,
-          "gen_ai.request.stream": call.stream ? true : undefined,
-          "gen_ai.conversation.id": call.session,
-          "llm.call.id": id,
-          "llm.tenant": call.tenant
-        })
+        setCall(span, call)
+        set(span, "gen_ai.request.max_tokens", call.maxOutputTokens)
+        set(span, "gen_ai.request.stream", call.stream ? true : undefined)
+        setOnce(span, "gen_ai.conversation.id", call.session)
+        setOnce(span, "llm.call.id", id)
+        set(span, "llm.tenant", call.tenant)
         calls.set(id, { call: span, attempts: new Map() })
         return
       }
@@ -340,12 +350,10 @@ export const layerSpans: Layer.Layer<never> = /* @__PURE__ */ Observer.layerEffe
           return spans.call.event("queued", nanos(event.at), { "llm.queue.duration": event.waited / 1000 })
         case "AttemptStarted": {
           const span = start(`attempt ${event.number}`, event.at, "internal", spans.call)
-          annotate(span, {
-            ...attributesOf(call),
-            "llm.deployment": call.deployment,
-            "llm.attempt": event.number,
-            "llm.hedge": event.hedge ? true : undefined
-          })
+          setCall(span, call)
+          set(span, "llm.deployment", call.deployment)
+          set(span, "llm.attempt", event.number)
+          set(span, "llm.hedge", event.hedge ? true : undefined)
           spans.attempts.set(event.number, span)
           return
         }
@@ -355,14 +363,12 @@ export const layerSpans: Layer.Layer<never> = /* @__PURE__ */ Observer.layerEffe
           const span = spans.attempts.get(event.number)
           if (span === undefined) return
           spans.attempts.delete(event.number)
-          annotate(span, {
-            "llm.request_id": event.requestId,
-            "gen_ai.response.time_to_first_chunk":
-              call.stream && event.answeredAt !== undefined
-                ? (event.answeredAt - event.startedAt) / 1000
-                : undefined,
-            ...(event.usage === undefined ? {} : usageAttributes(event.usage))
-          })
+          setOnce(span, "llm.request_id", event.requestId)
+          if (call.stream && event.answeredAt !== undefined) {
+            const waited = (event.answeredAt - event.startedAt) / 1000
+            set(span, "gen_ai.response.time_to_first_chunk", waited)
+          }
+          setUsage(span, event.usage)
           return end(span, event.at, event.error, event.interrupted)
         }
         case "RetryScheduled":
@@ -372,11 +378,9 @@ export const layerSpans: Layer.Layer<never> = /* @__PURE__ */ Observer.layerEffe
           })
         case "CallEnded":
           calls.delete(id)
-          annotate(spans.call, {
-            "llm.attempts": event.attempts,
-            "llm.request_id": event.requestId,
-            ...(event.usage === undefined ? {} : usageAttributes(event.usage))
-          })
+          set(spans.call, "llm.attempts", event.attempts)
+          setOnce(spans.call, "llm.request_id", event.requestId)
+          setUsage(spans.call, event.usage)
           if (event.content?.spans === true && spans.call.sampled) {
             for (const [key, value] of Object.entries(event.content.attributes()))
               spans.call.attribute(key, value)
@@ -394,19 +398,20 @@ export const layerSpans: Layer.Layer<never> = /* @__PURE__ */ Observer.layerEffe
 /** A line for each call that reported its usage, with the model and the provider's request id. */
 export const layerLog: Layer.Layer<never> = /* @__PURE__ */ Observer.layerEffect(
   /* @__PURE__ */ Effect.contextWith((context: Context.Context<never>) => {
-    const run = Effect.runForkWith(context)
+    const shared = Context.get(context, References.CurrentLogAnnotations)
     return Effect.succeed<Observer.Observe>((event) => {
       if (event._tag !== "CallEnded" || event.usage === undefined) return
       const { inputTokens, outputTokens, totalTokens } = event.usage
-      run(
+      const annotations = {
+        ...shared,
+        model: SafeName.of(event.call.model ?? "none"),
+        requestId: SafeName.once(event.requestId ?? "none"),
+        callId: event.call.id ?? "none"
+      }
+      // As `Effect.annotateLogs` would, at a fraction of the time.
+      Effect.runForkWith(Context.add(context, References.CurrentLogAnnotations, annotations))(
         Effect.logInfo(
           `OpenAI tokens: prompt=${inputTokens}, completion=${outputTokens}, total=${totalTokens}`
-        ).pipe(
-          Effect.annotateLogs({
-            model: SafeName.of(event.call.model ?? "none"),
-            requestId: SafeName.once(event.requestId ?? "none"),
-            callId: event.call.id ?? "none"
-          })
         )
       )
     })
