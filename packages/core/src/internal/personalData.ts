@@ -111,37 +111,30 @@ const doubled = (digit: number): number => (digit > 4 ? digit * 2 - 9 : digit * 
 /** The longest card number with its gaps. */
 const longest = 37
 
-/** Whether all of a run is a card number, however it is grouped. */
-const isCardNumber = (codes: Characters.Codes, start: number, end: number, digits: number): boolean => {
-  if (end - start > longest || !isPlausible(codes, start, digits)) return false
-  let sum = 0
-  let isDoubled = false
-  for (let at = end - 1; at >= start; at--) {
-    const digit = (codes[at] ?? 0) - zero
-    if (digit < 0) continue
-    sum += isDoubled ? doubled(digit) : digit
-    isDoubled = !isDoubled
-  }
-  return sum % 10 === 0
-}
-
 /** The lengths of up to five groups in one number, the first in the lowest bits. */
 const bits = 5
 const all = 2 ** bits - 1
 const packed = (groups: ReadonlyArray<number>): number =>
   groups.reduce((sum, length, index) => sum + length * 2 ** (bits * index), 0)
 
-/** How card numbers are grouped, the longer first: their masks, the lengths behind these, and how many. */
+/** How card numbers are grouped, the longer first. */
 const groupings = [
   [4, 4, 4, 4, 3],
   [4, 4, 4, 4],
   [4, 6, 5],
   [4, 6, 4],
   [4, 3, 3, 3]
-]
-const masks = Int32Array.from(groupings, (groups) => packed(groups.map(() => all)))
-const lengths = Int32Array.from(groupings, packed)
-const counts = Int32Array.from(groupings, (groups) => groups.length)
+].map((groups) => ({
+  count: groups.length,
+  second: groups[1],
+  lengths: packed(groups),
+  mask: packed(groups.map(() => all))
+}))
+
+/** By the length of the second group: the first one is of four. */
+const groupingsBy = Array.from({ length: all + 1 }, (_, length) =>
+  groupings.filter(({ second }) => second === length)
+)
 
 /** The groups in sight, by their number modulo eight. */
 const starts = new Int32Array(8)
@@ -177,11 +170,11 @@ const areCardNumber = (codes: Characters.Codes, first: number, count: number): b
   return sum % 10 === 0 && isPlausible(codes, starts[first & 7] ?? 0, digits)
 }
 
-/** How many groups, from one on, are a card number; 0 if they are none. */
+/** How many groups, from one of four digits on, are a card number; 0 if they are none. */
 const groupsOfCard = (codes: Characters.Codes, first: number, sight: number): number => {
-  for (let index = 0; index < groupings.length; index++) {
-    const count = counts[index] ?? 0
-    if ((sight & (masks[index] ?? 0)) === lengths[index] && areCardNumber(codes, first, count)) return count
+  const likely = groupingsBy[(sight >>> bits) & all] ?? []
+  for (const { count, lengths, mask } of likely) {
+    if ((sight & mask) === lengths && areCardNumber(codes, first, count)) return count
   }
   return 0
 }
@@ -226,14 +219,21 @@ const coverRun = (sweep: Sweep, at: number): number => {
   if (codes[at - 1] === point && isDigit(codes[at - 2])) return endOf(codes, at, inDigits)
   const last = at + longest
   let digits = 0
+  // As of a group: the check sum of all of the run, however it is grouped.
+  let sum = 0
+  let sumDoubled = 0
   let end = at
   for (; end <= last; end++) {
-    const code = codes[end]
-    if (isDigit(code)) digits++
-    else if (!isGap(code) || !isDigit(codes[end + 1])) break
+    const digit = (codes[end] ?? 0) - zero
+    if (digit >= 0 && digit < 10) {
+      const before = sum
+      sum = sumDoubled + digit
+      sumDoubled = before + doubled(digit)
+      digits++
+    } else if (!isGap(codes[end]) || !isDigit(codes[end + 1])) break
   }
   if (digits < least) return end
-  if (isCardNumber(codes, at, end, digits)) sweep.coverCard(at, end)
+  if (end <= last && sum % 10 === 0 && isPlausible(codes, at, digits)) sweep.coverCard(at, end)
   else if (digits < end - at || digits > 19) return coverGroups(sweep, at)
   return end
 }
