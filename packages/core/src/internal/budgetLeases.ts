@@ -110,14 +110,14 @@ const tokensPriced = new WeakMap<PriceCatalogue.Price, readonly [silent: PriceRe
 type PriceResult = Result.Result<PriceCatalogue.Price, PriceCatalogue.Unpriced>
 
 /** What is not billed by token has no worst case. */
-const withWorstCase = (price: PriceCatalogue.Price, isSilently: boolean): PriceResult => {
+const withWorstCase = (price: PriceCatalogue.Price, silent: boolean): PriceResult => {
   let known = tokensPriced.get(price)
   if (known === undefined) {
     const judge = (generated: number) => Result.map(Cost.worstCase(price, 1, generated), () => price)
     known = [judge(0), judge(1)]
     tokensPriced.set(price, known)
   }
-  return known[isSilently ? 0 : 1]
+  return known[silent ? 0 : 1]
 }
 
 const free: Budget.Lease = { progress: () => undefined, settle: () => Effect.void }
