@@ -4,7 +4,9 @@ import {
   Budget,
   Call,
   CircuitBreaker,
+  Cost,
   LedgerStore,
+  PriceCatalogue,
   Redaction,
   Resilience,
   RetryBudget,
@@ -17,6 +19,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as ManagedRuntime from "effect/ManagedRuntime"
+import * as Result from "effect/Result"
 import * as Tracer from "effect/Tracer"
 import * as Bodies from "./Bodies.ts"
 import * as Options from "./Options.ts"
@@ -33,7 +36,24 @@ const sizes = [
 ]
 
 const call = Call.make({ provider: "openai", operation: "chat.create", model: "gpt-6-luna", tenant: "acme" })
-const usage = () => ({ ...Usage.zero, inputTokens: 10, outputTokens: 5, totalTokens: 15 })
+/** As a provider sends it, read again for each call. */
+const reply: unknown = JSON.parse(`{
+  "service_tier": "default",
+  "usage": {
+    "prompt_tokens": 10, "prompt_tokens_details": { "cached_tokens": 0, "audio_tokens": 0 },
+    "completion_tokens": 5, "completion_tokens_details": { "reasoning_tokens": 0, "audio_tokens": 0 },
+    "total_tokens": 15
+  }
+}`)
+const usage = () => Usage.fromReply(reply)
+
+/** Dollars by the list prices, as the gateway counts them. */
+const costOf = ({ model, operation, provider }: Call.Call, used: Usage.Usage, at: number) => {
+  const price = PriceCatalogue.builtIn.priceOf(model, provider, at, { tier: used.serviceTier })
+  if (Result.isFailure(price)) return undefined
+  const cost = Cost.make(used, price.success, operation)
+  return Result.isFailure(cost) ? undefined : Cost.toDollars(cost.success.total)
+}
 
 /** Lines and spans are made, and thrown away: what an exporter does with them is not counted. */
 const logger = Logger.layer([Logger.map(Logger.formatJson, () => {})])
@@ -44,7 +64,7 @@ const tracer = Layer.succeed(
 )
 const redactingTracer = Layer.provide(Redaction.layerTracer(), tracer)
 
-const metrics = Telemetry.layerMetrics({ cost: () => 0.001 })
+const metrics = Telemetry.layerMetrics({ cost: costOf })
 const spans = Layer.provide(Telemetry.layerSpans, tracer)
 const log = Layer.provide(Telemetry.layerLog, logger)
 const everything = Telemetry.layerLog.pipe(
@@ -139,6 +159,7 @@ const measureRedaction = async (options: Options.Options, rounds: number) => {
       below: "one",
       target: { atMost: 2.5 }
     })),
+    bounds: texts.map(([name]) => ({ measure: name, contestant: "one", atMost: 10 })),
     checks: {}
   })
 }
@@ -196,6 +217,7 @@ const measureCalls = async (options: Options.Options, rounds: number, calls: num
       }
     ],
     ratios: [],
+    bounds: [{ measure: "added", contestant: "accounting", atMost: 30 }],
     checks: {}
   })
 }
