@@ -158,7 +158,11 @@ const attemptKey = ({ call, error, hedge, interrupted }: Observer.AttemptEnded):
 /** Metrics in Effect's registry, for any of its exporters. */
 export const layerMetrics = (options: MetricsOptions = {}): Layer.Layer<never> =>
   Observer.layerEffect(
-    Effect.contextWith((context: Context.Context<never>) => {
+    Effect.contextWith((whole: Context.Context<never>) => {
+      // Of all that is provided only what metrics look up each time.
+      const context = Context.make(Metric.MetricRegistry, Context.get(whole, Metric.MetricRegistry)).pipe(
+        Context.add(Metric.CurrentMetricAttributes, Context.get(whole, Metric.CurrentMetricAttributes))
+      )
       const limit = options.cardinality ?? 1000
       const series = <Input, State>(make: (attributes: Attributes) => Metric.Metric<Input, State>) =>
         new Series(make, context, limit)
