@@ -56,9 +56,11 @@ for (const [bit, pattern] of [
   for (let code = 0; code < 0x80; code++) if (pattern.test(String.fromCharCode(code))) add(code, bit)
 }
 add(0x2026, masked)
-for (let code = 0xc0; code < 0x600; code++) add(code, foreign | local | domain)
+/** No character from here on stands in an address. */
+export const endOfLocal = 0x600
+for (let code = 0xc0; code < endOfLocal; code++) add(code, foreign | local | domain)
 
-const blanks =
+export const blanks =
   "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 for (const [bits, characters] of [
   [bare | userInformation, blanks],

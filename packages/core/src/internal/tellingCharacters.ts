@@ -61,10 +61,9 @@ for (const { word } of NamedSecrets.names) addEnding(word, colon | equals)
 add(before, "\"'", colon | equals | comma)
 add(before, "9G", point)
 add(before, "y", j)
-for (let code = 0; code < 0x1_0000; code++) {
-  const character = String.fromCharCode(code)
-  if (Characters.isOf(code, Characters.space)) add(before, character, colon | equals | comma)
-  if (Characters.isOf(code, Characters.local)) add(before, character, at)
+add(before, Characters.blanks, colon | equals | comma)
+for (let code = 0; code < Characters.endOfLocal; code++) {
+  if (Characters.isOf(code, Characters.local)) before[code] = (before[code] ?? 0) | at
 }
 
 add(before, "-", b)
