@@ -35,8 +35,10 @@ import type { SqlError } from "effect/sql/SqlError"
 import * as Migrator from "effect/sql/Migrator"
 import * as Stream from "effect/Stream"
 import * as Columns from "./internal/ledgerColumns.ts"
-import * as Totals from "./internal/ledgerTotals.ts"
 import { migrations } from "./internal/ledgerMigrations.ts"
+import * as Pairs from "./internal/ledgerPairs.ts"
+import * as Totals from "./internal/ledgerTotals.ts"
+import * as SqliteBatch from "./internal/sqliteBatch.ts"
 import * as LedgerStore from "./LedgerStore.ts"
 
 /** The database's words name tables and constraints; values of rows stay out of them. */
@@ -53,6 +55,53 @@ const pageSize = 1000
 
 const floorHour = (at: number) => at - (at % Totals.hourMillis)
 const ceilHour = (at: number) => floorHour(at) + (at % Totals.hourMillis === 0 ? 0 : Totals.hourMillis)
+
+const isThere = Symbol("a row that is there already")
+
+/** One row at a time, so that each tells whether it is new; the sums of those that are. */
+const addNew = (prepare: SqliteBatch.Prepare, rows: ReadonlyArray<LedgerStore.Row>): number => {
+  const one = prepare(Columns.oneMissing)
+  const added = rows.filter((row) => one(Columns.ofRow(row)) === 1)
+  addSums(prepare, added)
+  return added.length
+}
+
+const addSums = (prepare: SqliteBatch.Prepare, rows: ReadonlyArray<LedgerStore.Row>) => {
+  const hour = prepare(Columns.oneHour)
+  for (const sums of Columns.hoursOf(rows)) hour(Columns.ofHour(sums))
+}
+
+/** As `addNew`, with calls and their attempts in one step; leaves off where one is there already. */
+const addAllNew = (prepare: SqliteBatch.Prepare, rows: ReadonlyArray<LedgerStore.Row>): boolean => {
+  const one = prepare(Columns.oneMissing)
+  const pair = prepare(Columns.pairInsert)
+  for (let at = 0; at < rows.length; at++) {
+    const row = rows[at]
+    const next = rows[at + 1]
+    if (row === undefined) break
+    if (next !== undefined && Pairs.isPair(row, next)) {
+      if (pair(Columns.ofPair(row, next)) !== 2) return false
+      at++
+    } else if (one(Columns.ofRow(row)) !== 1) return false
+  }
+  addSums(prepare, rows)
+  return true
+}
+
+/** SQLite is called in this process: small statements cost it less than large ones, which leave the cache. */
+const insertOneByOne = (
+  sql: Client.SqlClient,
+  batch: SqliteBatch.Batch,
+  rows: ReadonlyArray<LedgerStore.Row>
+): Effect.Effect<number, SqlError> =>
+  batch((prepare) => addAllNew(prepare, rows)).pipe(
+    Effect.flatMap((all) => (all ? Effect.succeed(rows.length) : Effect.fail(isThere))),
+    sql.withTransaction,
+    Effect.catchIf(
+      (error): error is typeof isThere => error === isThere,
+      () => sql.withTransaction(batch((prepare) => addNew(prepare, rows)))
+    )
+  )
 
 const make = Effect.gen(function* () {
   const sql = yield* Client.SqlClient
@@ -131,10 +180,15 @@ const make = Effect.gen(function* () {
     )
   }
 
-  const insert = (rows: ReadonlyArray<LedgerStore.Row>) =>
+  const insertAtOnce = (rows: ReadonlyArray<LedgerStore.Row>) =>
     insertAllNew(rows).pipe(
       Effect.as(rows.length),
-      Effect.catchIf(isDuplicate, () => Effect.map(insertSomeNew(rows), ({ length }) => length)),
+      Effect.catchIf(isDuplicate, () => Effect.map(insertSomeNew(rows), ({ length }) => length))
+    )
+
+  const batch = SqliteBatch.of(sql)
+  const insert = (rows: ReadonlyArray<LedgerStore.Row>) =>
+    (batch === undefined ? insertAtOnce(rows) : insertOneByOne(sql, batch, rows)).pipe(
       Effect.mapError(failed("insert"))
     )
 

@@ -40,6 +40,7 @@ import type { Connection } from "effect/sql/SqlConnection"
 import { classifySqliteError, SqlError } from "effect/sql/SqlError"
 import * as SqlStatement from "effect/sql/Statement"
 import * as Stream from "effect/Stream"
+import * as SqliteBatch from "./internal/sqliteBatch.ts"
 import * as InvalidSetting from "./InvalidSetting.ts"
 
 /** Where the database is, and how it is opened. */
@@ -116,7 +117,10 @@ const valuesOf = (
   return values
 }
 
-const connect = (database: DatabaseSync, capacity: number): Connection => {
+const connect = (
+  database: DatabaseSync,
+  capacity: number
+): { readonly connection: Connection; readonly batch: SqliteBatch.Batch } => {
   const prepared = new Map<string, StatementSync>()
   const prepare = (sql: string, keep: boolean): StatementSync => {
     let statement = keep ? prepared.get(sql) : undefined
@@ -159,7 +163,7 @@ const connect = (database: DatabaseSync, capacity: number): Connection => {
       return transform === undefined ? rows : transform(rows)
     }
 
-  return {
+  const connection: Connection = {
     execute: (sql, params, transform) => run(sql, params, true, all(transform)),
     executeUnprepared: (sql, params, transform) => run(sql, params, false, all(transform)),
     executeRaw: (sql, params) =>
@@ -176,6 +180,14 @@ const connect = (database: DatabaseSync, capacity: number): Connection => {
           (rows) => chunks(rows, transform)
         )
       )
+  }
+  const prepareOnce: SqliteBatch.Prepare = (sql) => {
+    const statement = prepare(sql, true)
+    return (values) => Number(statement.run(...values).changes)
+  }
+  return {
+    connection,
+    batch: (use) => attempt("Failed to execute statements", "execute", () => use(prepareOnce))
   }
 }
 
@@ -223,8 +235,8 @@ export const make = (
       database.exec(`PRAGMA synchronous = ${options.synchronous ?? "normal"}`)
       database.exec("PRAGMA foreign_keys = ON")
     })
-    const connection = connect(database, options.preparedStatements ?? 200)
-    return yield* Client.make({
+    const { batch, connection } = connect(database, options.preparedStatements ?? 200)
+    const client = yield* Client.make({
       ...Client.makeSqliteAcquirers({
         connection: Effect.succeed(connection),
         semaphore: Semaphore.makeUnsafe(1),
@@ -241,6 +253,8 @@ export const make = (
         ["db.namespace", options.filename]
       ]
     })
+    SqliteBatch.offer(client, batch)
+    return client
   })
 
 /** A `SqlClient` over one file. Fails as `make` does. */

@@ -20,6 +20,8 @@ const report = (query: LedgerStore.Query) =>
 const rows = (selection: LedgerStore.Selection) =>
   Effect.flatMap(LedgerStore.LedgerStore, (store) => Stream.runCollect(store.rows(selection)))
 
+const few = fc.nat({ max: 3 })
+
 const time = fc.oneof(
   fc.integer({ min: 0, max: 4 * hour }),
   fc.constantFrom(0, hour, 2 * hour, 3 * hour, 4 * hour, undefined)
@@ -138,6 +140,37 @@ const contract = <R>(
       )
       assert.strictEqual((yield* report({}))[0]?.attempts, 2)
     }).pipe(Effect.provide(layer))
+  )
+
+  effect("a call goes in beside its attempt, whichever of them is there already", () =>
+    Effect.gen(function* () {
+      const context = yield* Effect.context<R>()
+      yield* Effect.promise(() =>
+        Property.holdsEffect(
+          fc.array(fc.record({ there: few, input: fc.nat({ max: 1000 }), model: few }), { maxLength: 12 }),
+          (some) =>
+            Effect.gen(function* () {
+              const pairs = some.map(({ input, model }, index) => {
+                const shared = { callId: `call-${index}`, model: `model-${model}` }
+                const attempt = row({ ...shared, tokens: { ...row().tokens, input } })
+                return [attempt, { ...attempt, number: 0, startedAt: 900, endedAt: hour + 1 }] as const
+              })
+              const all = pairs.flat()
+              // None of them, the attempt, the call, or both.
+              const there = pairs.flatMap((pair, index) =>
+                pair.filter((_, at) => ((some[index]?.there ?? 0) >> at) & 1)
+              )
+              assert.strictEqual(yield* insert(there), there.length)
+              assert.strictEqual(yield* insert(all), all.length - there.length)
+              assert.strictEqual(yield* insert(all), 0)
+              assert.deepStrictEqual(yield* rows({}), all.toSorted(Totals.inOrder))
+              const by = ["model", "hour"] as const
+              assert.deepStrictEqual(yield* report({ by }), Totals.groups(all, { by }))
+            }).pipe(Effect.provide(Layer.fresh(layer)), Effect.provideContext(context)),
+          runs
+        )
+      )
+    })
   )
 
   effect("sums beyond what a number holds are exact", () =>

@@ -4,6 +4,7 @@
 import * as Schema from "effect/Schema"
 import { type Dimension, type Group, type Measure, Row } from "../LedgerStore.ts"
 import * as Totals from "./ledgerTotals.ts"
+import type { Value } from "./sqliteBatch.ts"
 
 const tokenColumns = [
   "input",
@@ -66,6 +67,10 @@ export const hourTail = `ON CONFLICT (${hourKeys.join(", ")}) DO UPDATE SET ${ho
   .map((name) => `${name} = llm_ledger_hours.${name} + excluded.${name}`)
   .join(", ")}`
 
+const marks = (columns: ReadonlyArray<string>) => `VALUES (${columns.map(() => "?").join(", ")})`
+export const oneMissing = `${insertHead} ${marks(rowColumns)} ON CONFLICT (call_id, number) DO NOTHING`
+export const oneHour = `${hourHead} ${marks(hourColumns)} ${hourTail}`
+
 const ofTokens = (tokens: Row["tokens"]) => [
   tokens.input,
   tokens.cachedInput,
@@ -78,7 +83,7 @@ const ofTokens = (tokens: Row["tokens"]) => [
   tokens.unattributed
 ]
 
-export const ofRow = (row: Row): ReadonlyArray<unknown> => [
+export const ofRow = (row: Row): Array<string | number | null> => [
   row.callId,
   row.number,
   row.tenant,
@@ -106,6 +111,29 @@ export const ofRow = (row: Row): ReadonlyArray<unknown> => [
   row.cost === "unpriced" ? 0 : (row.cost.toolNanoDollars ?? 0)
 ]
 
+/**
+ * Both rows of a call in one statement of SQLite: most values are in both, and are given once. What is there
+ * already is left out, and with it the other half: whoever sees fewer than two rows change begins again.
+ */
+export const pairInsert = (() => {
+  const parameter = (name: string) => `?${rowColumns.indexOf(name) + 1}`
+  const ofCall: Readonly<Record<string, string>> = {
+    number: "0",
+    started_at: `?${rowColumns.length + 1}`,
+    ended_at: `?${rowColumns.length + 2}`
+  }
+  const attempt = rowColumns.map(parameter).join(", ")
+  const call = rowColumns.map((name) => ofCall[name] ?? parameter(name)).join(", ")
+  return `${insertHead.replace("INSERT", "INSERT OR IGNORE")} VALUES (${attempt}), (${call})`
+})()
+
+/** @param call one of which `Pairs.isPair` says that it goes with the attempt */
+export const ofPair = (attempt: Row, call: Row): ReadonlyArray<string | number | null> => {
+  const values = ofRow(attempt)
+  values.push(call.startedAt, call.endedAt)
+  return values
+}
+
 /** Sums of rows with one hour and one set of texts. */
 export interface Hour {
   readonly hour: number
@@ -113,11 +141,25 @@ export interface Hour {
   readonly sums: Totals.Sums
 }
 
+const isAlike = (one: Row, other: Row): boolean =>
+  one.tenant === other.tenant &&
+  one.keyId === other.keyId &&
+  one.provider === other.provider &&
+  one.deployment === other.deployment &&
+  one.operation === other.operation &&
+  one.model === other.model &&
+  one.outcome === other.outcome
+
 /** The sums of new rows, in the order of their keys: who takes locks in one order never waits in a circle. */
 export const hoursOf = (rows: ReadonlyArray<Row>): ReadonlyArray<Hour> => {
   const hours = new Map<string, Hour>()
+  let last: Hour | undefined
   for (const row of rows) {
     const hour = Math.floor(row.endedAt / Totals.hourMillis)
+    if (last?.hour === hour && isAlike(last.row, row)) {
+      Totals.add(last.sums, row)
+      continue
+    }
     const key = [
       hour,
       row.tenant,
@@ -131,6 +173,7 @@ export const hoursOf = (rows: ReadonlyArray<Row>): ReadonlyArray<Hour> => {
     let found = hours.get(key)
     if (found === undefined) hours.set(key, (found = { hour, row, sums: Totals.empty() }))
     Totals.add(found.sums, row)
+    last = found
   }
   return [...hours].toSorted(([left], [right]) => (left < right ? -1 : 1)).map(([, hour]) => hour)
 }
@@ -153,7 +196,7 @@ export const negated = ({ hour, row, sums }: Hour): Hour => ({
   }
 })
 
-export const ofHour = ({ hour, row, sums }: Hour): ReadonlyArray<unknown> => [
+export const ofHour = ({ hour, row, sums }: Hour): ReadonlyArray<Value> => [
   hour,
   row.tenant,
   row.keyId,

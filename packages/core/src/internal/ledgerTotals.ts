@@ -68,7 +68,7 @@ export interface Sums {
   attempts: number
   failedAttempts: number
   cancelledAttempts: number
-  tokens: Tokens
+  readonly tokens: { -readonly [Class in keyof Tokens]: number }
   toolCalls: number
   audioMillis: number
   nanoDollars: bigint
@@ -84,7 +84,7 @@ export const empty = (): Sums => ({
   attempts: 0,
   failedAttempts: 0,
   cancelledAttempts: 0,
-  tokens: noTokens,
+  tokens: { ...noTokens },
   toolCalls: 0,
   audioMillis: 0,
   nanoDollars: 0n,
@@ -92,6 +92,18 @@ export const empty = (): Sums => ({
   unpriced: 0,
   estimated: 0
 })
+
+const addInto = (sum: Sums["tokens"], tokens: Tokens): void => {
+  sum.input += tokens.input
+  sum.cachedInput += tokens.cachedInput
+  sum.cacheWrite += tokens.cacheWrite
+  sum.audioInput += tokens.audioInput
+  sum.embedding += tokens.embedding
+  sum.output += tokens.output
+  sum.reasoning += tokens.reasoning
+  sum.audioOutput += tokens.audioOutput
+  sum.unattributed += tokens.unattributed
+}
 
 export const add = (sums: Sums, row: Row): void => {
   const failed = row.outcome === "ok" || row.outcome === "cancelled" ? 0 : 1
@@ -105,13 +117,13 @@ export const add = (sums: Sums, row: Row): void => {
   sums.attempts++
   sums.failedAttempts += failed
   sums.cancelledAttempts += cancelled
-  sums.tokens = addTokens(sums.tokens, row.tokens)
+  addInto(sums.tokens, row.tokens)
   sums.toolCalls += row.toolCalls
   sums.audioMillis += row.audioMillis
   if (row.cost === "unpriced") sums.unpriced++
   else {
     sums.nanoDollars += BigInt(row.cost.nanoDollars)
-    sums.toolNanoDollars += BigInt(row.cost.toolNanoDollars ?? 0)
+    if (row.cost.toolNanoDollars !== undefined) sums.toolNanoDollars += BigInt(row.cost.toolNanoDollars)
   }
   if (!row.exact) sums.estimated++
 }
