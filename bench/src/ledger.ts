@@ -26,13 +26,12 @@ const millis = days * 86_400_000
 const idOf = (call: number, at: number) =>
   `${at.toString(16).padStart(12, "0")}-7${call.toString(16).padStart(11, "0")}`
 
-/** A call's row and its attempt's, spread over a month, twenty tenants and three models. */
-const rowAt = (index: number, count: number): LedgerStore.Row => {
-  const call = index >> 1
-  const at = begin + Math.floor((index / count) * millis)
-  return {
-    callId: idOf(call, begin + Math.floor((call / count) * 2 * millis)),
-    number: index & 1,
+/** An attempt's row and its call's, as the ledger gives them: spread over a month, twenty tenants and three models. */
+const rowsAt = (call: number, calls: number): ReadonlyArray<LedgerStore.Row> => {
+  const at = begin + Math.floor((call / calls) * millis)
+  const attempt: LedgerStore.Row = {
+    callId: idOf(call, at),
+    number: 1,
     tenant: `tenant-${call % 20}`,
     keyId: `key-${call % 100}`,
     provider: "openai",
@@ -65,6 +64,7 @@ const rowAt = (index: number, count: number): LedgerStore.Row => {
     exact: true,
     cost: { nanoDollars: 234_000, snapshot: "bench" }
   }
+  return [attempt, { ...attempt, number: 0, startedAt: at - 901 }]
 }
 
 const cpuMicros = () => {
@@ -79,9 +79,10 @@ const write = Effect.fnUntraced(function* (count: number) {
   const store = yield* LedgerStore.LedgerStore
   const cpu = cpuMicros()
   const start = performance.now()
-  for (let first = 0; first < count; first += batch) {
-    const length = Math.min(batch, count - first)
-    yield* store.insert(Array.from({ length }, (_, index) => rowAt(first + index, count)))
+  const calls = Math.ceil(count / 2)
+  for (let first = 0; first < calls; first += batch / 2) {
+    const length = Math.min(batch / 2, calls - first)
+    yield* store.insert(Array.from({ length }, (_, index) => rowsAt(first + index, calls)).flat())
   }
   const seconds = (performance.now() - start) / 1000
   yield* print(`rows written in transactions of ${batch}`, count, "rows")
@@ -142,6 +143,7 @@ const observe = Effect.gen(function* () {
         tell({ _tag: "AttemptStarted", call, number: 1, hedge: false, at })
       }
       yield* Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
+      const waits: Array<Effect.Effect<void>> = []
       for (const call of some) {
         const ended = { call, startedAt: at, at: at + 9, error: undefined, interrupted: false, usage: used }
         const requestId = "req_0123456789"
@@ -155,8 +157,10 @@ const observe = Effect.gen(function* () {
           executed: "yes",
           events: 1
         })
-        tell({ _tag: "CallEnded", ...ended, requestId, attempts: 1 })
+        tell({ _tag: "CallEnded", ...ended, requestId, attempts: 1, wait: (until) => waits.push(until) })
       }
+      // As callers do.
+      yield* Effect.all(waits, { concurrency: "unbounded", discard: true })
     }
     spent.push((cpuMicros() - cpu) / calls)
   }

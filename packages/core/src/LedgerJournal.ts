@@ -4,8 +4,8 @@
  *
  * **Details**
  *
- * Rows are appended to a file by one system call per call, before its end is told, and go into the store
- * later. An attempt is noted when it begins: if the process ends before it does, the next one enters it as
+ * Rows are appended to a file before the end of their call is told, by one system call for the calls that end in
+ * one turn of the event loop, and go into the store later. An attempt is noted when it begins: if the process ends before it does, the next one enters it as
  * `lost`. Files are numbered and written once from front to back; one goes when the store has all of its
  * rows, so that a file is read again only after a crash, or while the store is away for long.
  *
@@ -47,6 +47,7 @@ import { setImmediate } from "node:timers"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Lines from "./internal/ledgerLines.ts"
+import * as Pairs from "./internal/ledgerPairs.ts"
 import * as Rows from "./internal/ledgerRows.ts"
 import * as Totals from "./internal/ledgerTotals.ts"
 import * as InvalidSetting from "./InvalidSetting.ts"
@@ -93,6 +94,39 @@ const reason = (error: unknown): string => (error instanceof Error ? error.messa
 
 const rowsOf = (lines: ReadonlyArray<Lines.Line>): Array<Row> =>
   lines.flatMap(({ kind, row }) => (kind === "row" ? [row] : []))
+
+/** A row that stands unless another one comes. */
+interface Note {
+  readonly row: () => Row
+  /** The other one came. */
+  over: boolean
+}
+
+/** Notes by number and call: a key of both would be made, and looked up, several times for each call. */
+class Held {
+  readonly #byNumber = new Map<number, Map<string, Note>>()
+
+  set(callId: string, of: number, note: Note) {
+    let notes = this.#byNumber.get(of)
+    if (notes === undefined) this.#byNumber.set(of, (notes = new Map<string, Note>()))
+    const before = notes.get(callId)
+    if (before !== undefined) before.over = true
+    notes.set(callId, note)
+  }
+
+  end({ callId, number }: Row) {
+    const notes = this.#byNumber.get(number)
+    const note = notes?.get(callId)
+    if (note === undefined) return
+    note.over = true
+    notes?.delete(callId)
+  }
+
+  /** Those that stand. */
+  all(): Array<Note> {
+    return [...this.#byNumber.values()].flatMap((notes) => [...notes.values()])
+  }
+}
 
 /** What an earlier process left: its files, and the rows that it held and did not bring to an end. */
 const recover = (directory: string, troubles: Array<string>) => {
@@ -147,10 +181,11 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
   let sealAt = segmentBytes
   let backlog = segments.reduce((sum, { count }) => sum + count, 0)
   let inMemory = 0
-  const held = new Map<string, () => Row>()
+  const held = new Held()
   /** Held, and not yet in the active file. */
-  const unwritten = new Set<string>()
-  let buffered = ""
+  let unwritten: Array<Note> = []
+  /** Ended, and not yet in it. */
+  let buffered: Array<Row> = []
   let scheduled = false
   let closed = false
 
@@ -172,6 +207,7 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
 
   /** The file is only made when there is something for it. */
   const write = (text: string) => {
+    if (text === "") return
     file ??= openSync(active.path, "a")
     const bytes = Buffer.from(text)
     for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at)
@@ -186,14 +222,25 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
       return ""
     }
   }
-  const writeBuffered = () => {
-    let text = buffered
-    buffered = ""
-    for (const key of unwritten) {
-      const row = held.get(key)
-      if (row !== undefined) text += lineOf(row)
+  /** What ended, and then what stands until it ends. */
+  const lines = (rows: ReadonlyArray<Row>, notes: ReadonlyArray<Note>): string => {
+    let text = ""
+    for (let at = 0; at < rows.length; at++) {
+      const row = rows[at]
+      const call = rows[at + 1]
+      if (row === undefined) break
+      if (call !== undefined && Pairs.isPair(row, call)) {
+        text += Lines.formatPair(row, call)
+        at++
+      } else text += Lines.format("row", row)
     }
-    unwritten.clear()
+    for (const note of notes) if (!note.over) text += lineOf(note.row)
+    return text
+  }
+  const writeBuffered = () => {
+    const text = lines(buffered, unwritten)
+    buffered = []
+    unwritten = []
     try {
       write(text)
       return true
@@ -213,28 +260,40 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
     }
     active = begin()
     // A file must be enough by itself before those in front of it go.
-    for (const key of held.keys()) unwritten.add(key)
-    if (unwritten.size > 0) writeBuffered()
+    unwritten = held.all()
+    if (unwritten.length > 0) writeBuffered()
     sealAt = Math.max(segmentBytes, 2 * size)
     prune()
   }
   const commit = () => {
-    if (closed || (buffered === "" && unwritten.size === 0)) return
+    if (closed || (buffered.length === 0 && unwritten.length === 0)) return
     if (!writeBuffered() || size >= sealAt) seal()
   }
+  /** Told at the end of the tick. */
+  let waiting: Array<() => void> = []
   const schedule = () => {
     if (scheduled) return
     scheduled = true
     setImmediate(() => {
       scheduled = false
-      commit()
+      const told = waiting
+      waiting = []
+      try {
+        commit()
+      } finally {
+        for (const tell of told) tell()
+      }
     })
   }
+  const settled = Effect.callback<void>((resume) => {
+    if (scheduled) waiting.push(() => resume(Effect.void))
+    else resume(Effect.void)
+  })
 
   const append = (rows: ReadonlyArray<Row>, when: "now" | "soon") => {
     for (const row of rows) {
-      held.delete(Totals.keyOf(row))
-      buffered += Lines.format("row", row)
+      held.end(row)
+      buffered.push(row)
       active.rows?.push(row)
     }
     active.count += rows.length
@@ -278,12 +337,13 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
 
   const journal: UsageLedger.Journal = {
     hold: (callId, of, row) => {
-      const key = Totals.keyOf({ callId, number: of })
-      held.set(key, row)
-      unwritten.add(key)
+      const note = { row, over: false }
+      held.set(callId, of, note)
+      unwritten.push(note)
       schedule()
     },
     append,
+    settled,
     peek: (limit) => {
       for (;;) {
         const head = segments[0] ?? active
@@ -308,7 +368,7 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
     if (file !== undefined) closeSync(file)
     file = undefined
     closed = true
-    if (backlog === 0 && held.size === 0) for (const segment of segments) remove(segment)
+    if (backlog === 0 && held.all().length === 0) for (const segment of segments) remove(segment)
     locked.close()
   }
   return { journal, close }

@@ -120,6 +120,11 @@ export interface CallEnded {
   readonly requestId: string | undefined
   /** What was asked and answered; only where a `ContentRecording` is provided. */
   readonly content?: ContentRecording.Recorded | undefined
+  /**
+   * The caller hears of the end when what is given here is done: for an observer that must not be overtaken.
+   * Absent where nobody waits, as at the end of a stream: then it has to be done at once.
+   */
+  readonly wait?: ((until: Effect.Effect<void>) => void) | undefined
 }
 
 /** A retry was paid for, or what it cost is being earned again. */

@@ -73,6 +73,11 @@ export interface Journal {
    * before; `soon` is good for rows that are held, and comes with the next `now` or the end of the tick.
    */
   readonly append: (rows: ReadonlyArray<LedgerStore.Row>, when: "now" | "soon") => void
+  /**
+   * Comes back when the end of the process does not lose what was appended before: calls that end together
+   * share one write. Absent where `soon` is as good as `now`.
+   */
+  readonly settled?: Effect.Effect<void> | undefined
   /** The oldest rows that are not acknowledged, in order. */
   readonly peek: (limit: number) => ReadonlyArray<LedgerStore.Row>
   /** The store has the first so many rows of the last `peek`. */
@@ -220,11 +225,16 @@ const make = Effect.fnUntraced(function* (options: Options) {
         Effect.onError(() => Effect.sync(() => fiber.interruptUnsafe()))
       )
     )
+  /** What was entered before it began, in equal parts. What comes meanwhile gathers for the next one. */
   const flush = writing.withPermit(
     Effect.gen(function* () {
-      for (let rows = journal.peek(batch); rows.length > 0; rows = journal.peek(batch)) {
+      let left = journal.backlog()
+      while (left > 0) {
+        const rows = journal.peek(Math.ceil(left / Math.ceil(left / batch)))
+        if (rows.length === 0) return
         yield* insert(rows)
         journal.acknowledge(rows.length)
+        left -= rows.length
         // Replies that wait for the event loop go first.
         yield* Effect.yieldNow
       }
@@ -276,29 +286,41 @@ const make = Effect.fnUntraced(function* (options: Options) {
   const open = new Map<string, Open>()
 
   const observe: Observer.Observe = (event) => {
-    if (!("call" in event)) return
-    if (event.call.id === undefined) return
-    const id = Rows.text(event.call.id)
+    switch (event._tag) {
+      case "CallStarted":
+      case "AttemptStarted":
+      case "AttemptEnded":
+      case "CallEnded":
+        if (event.call.id !== undefined) follow(Rows.text(event.call.id), event)
+    }
+  }
+  const follow = (
+    id: string,
+    event: Observer.CallStarted | Observer.AttemptStarted | Observer.AttemptEnded | Observer.CallEnded
+  ): void => {
     switch (event._tag) {
       case "CallStarted":
         open.set(id, { call: event.call, at: event.at, soFar: undefined })
         return
       case "AttemptStarted":
-        return journal.hold(id, event.number, () => Rows.clean(Rows.lostAttempt(price, id, event)))
+        return journal.hold(id, event.number, () => Rows.lostAttempt(price, id, event))
       case "AttemptEnded": {
-        const row = Rows.clean(Rows.ofAttempt(price, id, event))
-        const call = open.get(id)
-        if (call !== undefined) {
-          const soFar = Rows.withAttempt(call.soFar ?? Rows.lostCall(id, call.call, call.at), row)
-          call.soFar = soFar
-          journal.hold(id, 0, () => Rows.cleanCall(soFar))
+        const row = Rows.ofAttempt(price, id, event)
+        const running = open.get(id)
+        if (running !== undefined) {
+          const soFar = Rows.withAttempt(running.soFar ?? Rows.lostCall(id, running.call, running.at), row)
+          running.soFar = soFar
+          journal.hold(id, 0, () => soFar)
         }
         return enter([row], "soon")
       }
       case "CallEnded": {
         const soFar = open.get(id)?.soFar ?? Rows.lostCall(id, event.call, event.startedAt)
         open.delete(id)
-        return enter([Rows.cleanCall(Rows.ofCall(soFar, event))], "now")
+        const rows = [Rows.ofCall(soFar, event)]
+        if (event.wait === undefined || journal.settled === undefined) return enter(rows, "now")
+        enter(rows, "soon")
+        return event.wait(journal.settled)
       }
     }
   }

@@ -3,14 +3,15 @@ import * as LedgerJournal from "@llm/core/LedgerJournal"
 import * as SqliteClient from "@llm/core/SqliteClient"
 import * as SqlLedgerStore from "@llm/core/SqlLedgerStore"
 import { assert, describe, it } from "@effect/vitest"
-import { Array as Arr, Context, Effect, Exit, Layer, Scope, Stream } from "effect"
+import { Array as Arr, Context, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import * as fc from "fast-check"
 import { spawn } from "node:child_process"
-import { appendFileSync, cpSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
+import { appendFileSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
+import * as LedgerLines from "../src/internal/ledgerLines.ts"
 import * as Totals from "../src/internal/ledgerTotals.ts"
 import * as LedgerRows from "./support/LedgerRows.ts"
 import * as Property from "./support/Property.ts"
@@ -114,6 +115,36 @@ describe("LedgerJournal", () => {
       )
       assert.strictEqual(readdirSync(directory).filter((name) => name.endsWith(".journal")).length, 1)
       assert.includeMembers(keys(drain(yield* open({ directory }))), ["held/1", "held/0"])
+    })
+  )
+
+  it.effect("calls that end together share a write, and each of them waits for it", () =>
+    Effect.gen(function* () {
+      const directory = yield* folder
+      const journal = yield* open({ directory })
+      const written = () => {
+        const text = readdirSync(directory)
+          .filter((name) => name.endsWith(".journal"))
+          .map((name) => readFileSync(join(directory, name), "utf8"))
+        return keys(LedgerLines.parse(text.join("")).lines.map((line) => line.row))
+      }
+      const ends = (id: string) =>
+        Effect.suspend(() => {
+          const attempt = row(id)
+          journal.append([attempt], "soon")
+          journal.append([{ ...attempt, number: 0, startedAt: 900, endedAt: 2100 }], "soon")
+          return Effect.map(journal.settled ?? Effect.void, written)
+        })
+      const both = yield* Effect.forkChild(Effect.all([ends("a"), ends("b")], { concurrency: 2 }), {
+        startImmediately: true
+      })
+      assert.deepStrictEqual(written(), [])
+      const all = ["a/1", "a/0", "b/1", "b/0"]
+      assert.deepStrictEqual(yield* Fiber.join(both), [all, all])
+      // Nothing is to be waited for.
+      assert.deepStrictEqual(yield* Effect.map(journal.settled ?? Effect.void, written), all)
+      const [name = ""] = readdirSync(directory).filter((file) => file.endsWith(".journal"))
+      assert.lengthOf(readFileSync(join(directory, name), "utf8").trim().split("\n"), 2)
     })
   )
 

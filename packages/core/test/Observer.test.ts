@@ -102,6 +102,32 @@ describe("an observer is told of", () => {
     })
   )
 
+  it.effect("an end that the caller hears of only when the observer is done with it", () =>
+    Effect.gen(function* () {
+      const waits: Array<string> = []
+      const observe: Observer.Observe = (event) => {
+        if (event._tag !== "CallEnded") return
+        event.wait?.(Effect.delay(Effect.void, 40))
+        event.wait?.(Effect.delay(Effect.void, 60))
+        waits.push(event.wait === undefined ? "nobody waits" : "waits")
+      }
+      const ends = (of: Call.Call, exchange: Effect.Effect<void>) =>
+        Effect.gen(function* () {
+          const ended = yield* Effect.forkChild(Effect.scoped(run(of, () => exchange)), {
+            startImmediately: true
+          })
+          yield* TestClock.adjust(99)
+          const early = ended.pollUnsafe() !== undefined
+          yield* TestClock.adjust(1)
+          assert.isDefined(ended.pollUnsafe())
+          return early
+        }).pipe(Effect.provide(policies(observe)))
+      assert.isFalse(yield* ends(call, Effect.void))
+      assert.isTrue(yield* ends(streamed, Effect.void))
+      assert.deepStrictEqual(waits, ["waits", "nobody waits"])
+    })
+  )
+
   it.effect("every attempt and every wait of a call that fails in the end", () =>
     Effect.gen(function* () {
       const lines = yield* observed(

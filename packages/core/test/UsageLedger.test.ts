@@ -18,10 +18,12 @@ import * as SqlLedgerStore from "@llm/core/SqlLedgerStore"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Fiber, Layer, Metric, References, Result, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import * as fc from "fast-check"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as LedgerLines from "../src/internal/ledgerLines.ts"
+import * as Pairs from "../src/internal/ledgerPairs.ts"
 import * as Totals from "../src/internal/ledgerTotals.ts"
 import * as LedgerEvents from "./support/LedgerEvents.ts"
 import * as LedgerRows from "./support/LedgerRows.ts"
@@ -283,6 +285,52 @@ describe("UsageLedger", () => {
       })
     })
   })
+
+  it("an attempt and its call that the journal writes in one line are the rows that it reads", () => {
+    Property.holds(
+      fc.record({ some: LedgerRows.arbitrary, startedAt: fc.nat(), endedAt: fc.nat() }),
+      ({ endedAt, some, startedAt }) => {
+        const pairs = some
+          .filter(({ number }) => number > 0)
+          .map((attempt) => [attempt, { ...attempt, number: 0, startedAt, endedAt }] as const)
+        assert.isTrue(pairs.every((pair) => Pairs.isPair(...pair)))
+        const text = pairs.map((pair) => LedgerLines.formatPair(...pair)).join("")
+        assert.deepStrictEqual(LedgerLines.parse(text), {
+          lines: pairs.flat().map((row) => ({ kind: "row" as const, row })),
+          damaged: 0
+        })
+      }
+    )
+  })
+
+  it.effect(
+    "what is entered while rows are written gathers for the next time, and each time is in equal parts",
+    () =>
+      Effect.gen(function* () {
+        const sizes: Array<number> = []
+        let observe = Observer.none
+        const store = LedgerStore.LedgerStore.of({
+          ...LedgerStore.none,
+          insert: (batch) =>
+            Effect.sync(() => {
+              if (sizes.push(batch.length) === 1) for (const event of answered(call("late"))) observe(event)
+              return batch.length
+            })
+        })
+        const Ledger = UsageLedger.layerObserver.pipe(
+          Layer.provideMerge(UsageLedger.layer({ batch: 8 })),
+          Layer.provide(Layer.succeed(LedgerStore.LedgerStore, store))
+        )
+        yield* Effect.gen(function* () {
+          observe = yield* Observer.Observer
+          for (let index = 0; index < 10; index++) yield* tell(...answered(call(`call-${index}`)))
+          yield* TestClock.adjust("100 millis")
+          assert.deepStrictEqual(sizes, [7, 7, 6])
+          yield* TestClock.adjust("100 millis")
+          assert.deepStrictEqual(sizes, [7, 7, 6, 2])
+        }).pipe(Effect.provide(Ledger))
+      })
+  )
 
   it.effect("settings that cannot be fail with what is allowed", () =>
     Effect.gen(function* () {

@@ -107,8 +107,12 @@ class Course<A, E extends LlmError.LlmError, R> implements Passage.Course<A, E, 
           ? undefined
           : Option.getOrUndefined(Cause.findErrorOption(exit.cause))
         const interrupted = Exit.isFailure(exit) && error === undefined
-        tellCallEnd(observe, running, { call, at: policies.watchdog.now(), error, interrupted })
-        return undefined
+        let until: Effect.Effect<void> | undefined
+        const wait = (next: Effect.Effect<void>) => {
+          until = until === undefined ? next : Effect.andThen(until, next)
+        }
+        tellCallEnd(observe, running, { call, at: policies.watchdog.now(), error, interrupted, wait })
+        return until
       }
     )
   }

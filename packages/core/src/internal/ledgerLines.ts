@@ -1,5 +1,5 @@
 /**
- * Lines of the ledger's journal: one JSON array for each row, whose first place tells what it is.
+ * Lines of the ledger's journal: one JSON array for each row, or for both of a call, whose first place tells what it is.
  */
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
@@ -11,10 +11,14 @@ export interface Line {
   readonly row: Row
 }
 
+/** `pair` is the row of an attempt and, by two more places, that of its call. */
+const kinds = ["held", "row", "pair"] as const
+type Kind = (typeof kinds)[number]
+
 /** Places, not names: half of the bytes, and of the time. A new field goes to the end. */
-export const format = (kind: Line["kind"], row: Row): string => {
+const placesOf = (kind: Kind, row: Row) => {
   const { cost, tokens } = row
-  return `${JSON.stringify([
+  return [
     kind,
     row.callId,
     row.number,
@@ -49,22 +53,38 @@ export const format = (kind: Line["kind"], row: Row): string => {
     row.serviceTier,
     row.toolCalls,
     cost === "unpriced" ? 0 : (cost.toolNanoDollars ?? 0)
-  ])}\n`
+  ]
+}
+
+export const format = (kind: Line["kind"], row: Row): string => `${JSON.stringify(placesOf(kind, row))}\n`
+
+/** The line of an attempt and its call, of which `Pairs.isPair` says that they go together. */
+export const formatPair = (attempt: Row, call: Row): string => {
+  const places = placesOf("pair", attempt)
+  places.push(call.startedAt, call.endedAt)
+  return `${JSON.stringify(places)}\n`
 }
 
 const Places = Schema.fromJsonString(Schema.Array(Schema.Unknown))
-const Decoded = Schema.Struct({ kind: Schema.Literals(["held", "row"]), row: Row })
+const Decoded = Schema.Struct({
+  kind: Schema.Literals(kinds),
+  row: Row,
+  startedAt: Schema.Int,
+  endedAt: Schema.Int
+})
 
 const decodePlaces = Schema.decodeUnknownOption(Places)
 const decodeLine = Schema.decodeUnknownOption(Decoded)
 
-const parseLine = (line: string): Line | undefined => {
+const parseLine = (line: string): typeof Decoded.Type | undefined => {
   const places = Option.getOrUndefined(decodePlaces(line))
   if (places === undefined) return undefined
   const nanoDollars = places[28]
   return Option.getOrUndefined(
     decodeLine({
       kind: places[0],
+      startedAt: places[34] ?? places[12],
+      endedAt: places[35] ?? places[14],
       row: {
         callId: places[1],
         number: places[2],
@@ -115,8 +135,13 @@ export const parse = (text: string): { readonly lines: ReadonlyArray<Line>; read
   for (const part of text.slice(0, text.lastIndexOf("\n") + 1).split("\n")) {
     if (part === "") continue
     const line = parseLine(part)
-    if (line === undefined) damaged++
-    else lines.push(line)
+    if (line === undefined) {
+      damaged++
+      continue
+    }
+    const { endedAt, kind, row, startedAt } = line
+    lines.push({ kind: kind === "held" ? kind : "row", row })
+    if (kind === "pair") lines.push({ kind: "row", row: { ...row, number: 0, startedAt, endedAt } })
   }
   return { lines, damaged }
 }

@@ -93,7 +93,13 @@ export const after = <E>(
 export const tellCallEnd = (
   observe: Observer.Observe,
   { content, made, requestId, startedAt, usage }: Running,
-  { at, call, error, interrupted }: Pick<Observer.CallEnded, "at" | "call" | "error" | "interrupted">
+  {
+    at,
+    call,
+    error,
+    interrupted,
+    wait
+  }: Pick<Observer.CallEnded, "at" | "call" | "error" | "interrupted" | "wait">
 ): void =>
   observe({
     _tag: "CallEnded",
@@ -105,7 +111,8 @@ export const tellCallEnd = (
     interrupted,
     usage,
     requestId,
-    content
+    content,
+    wait
   })
 
 /** The abort reason of an attempt that simply ended; a fresh one would cost a stack trace each. */

@@ -1,4 +1,4 @@
-import { Call, type LlmError, type Observer, type Usage } from "@llm/core"
+import { Call, type Observer, type Usage } from "@llm/core"
 
 export const usage: Usage.Usage = {
   inputTokens: 100,
@@ -66,7 +66,7 @@ export const attemptEnded = ({
 
 export const callEnded = (
   of: Call.Call,
-  given: { readonly at?: number; readonly attempts?: number; readonly error?: LlmError.LlmError } = {}
+  given: Partial<Pick<Observer.CallEnded, "at" | "attempts" | "error" | "wait">> = {}
 ): Observer.CallEnded => ({
   _tag: "CallEnded",
   call: of,

@@ -44,7 +44,13 @@ const caller = Effect.gen(function* () {
     yield* say(`b ${id}`)
     for (let wait = count % 5; wait > 0; wait--) yield* tick
     tell(LedgerEvents.attemptEnded({ call }))
-    tell(LedgerEvents.callEnded(call))
+    // Some wait, as those of the pipe do, and share a write with others; some are told at once.
+    let until: Effect.Effect<void> = Effect.void
+    const wait = (next: Effect.Effect<void>) => {
+      until = next
+    }
+    tell(LedgerEvents.callEnded(call, count % 3 === 0 ? {} : { wait }))
+    yield* until
     yield* say(`a ${id}`)
   }
 })
