@@ -220,6 +220,12 @@ const uploadFor =
     return { size: sent.size, pieces: piecesOf(sent, once) }
   }
 
+/** Read when somebody asks, and once: who prices it knows it again. */
+const lazily = <A>(read: () => A): (() => A) => {
+  let found: { readonly value: A } | undefined
+  return () => (found ??= { value: read() }).value
+}
+
 /** Relays one request; through the client's guards, and through the cache where there is one and the request has a body. */
 export const send = (
   client: OpenAiClient["Service"],
@@ -250,7 +256,7 @@ export const send = (
     const whole = (attempt: Resilience.Attempt, reply: Reply) =>
       readBytesWith(reply, (bytes) =>
         parseJsonWith(bytes, reply, attempt, (json): Effect.Effect<A, LlmError.ExchangeError> => {
-          const usage = () => Usage.fromReply(json)
+          const usage = lazily(() => Usage.fromReply(json))
           if (isCreation(request) && isFailedResponse(json)) {
             return Effect.flatMap(Clock.currentTimeMillis, (now) => {
               const context = withRequestId(attempt.context, reply.requestId)
