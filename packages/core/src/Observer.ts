@@ -3,8 +3,9 @@
  *
  * **Details**
  *
- * An observer is a plain function, called in the middle of a call: it must neither throw nor wait. Events
- * of one call carry its id and come in order; `CallStarted` is the first and `CallEnded` the last.
+ * An observer is a plain function, called in the middle of a call: it must neither throw nor wait, but it can
+ * make the caller wait for the end (`CallEnded.wait`). Events of one call carry its id and come in order;
+ * `CallStarted` is the first and `CallEnded` the last.
  *
  * **Gotchas**
  *

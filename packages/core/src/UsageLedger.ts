@@ -162,7 +162,7 @@ export const UsageLedger = Context.Reference<Service>("@llm/core/UsageLedger", {
 export interface Options {
   /** How long rows may gather before they are written; 100 ms unless told. */
   readonly interval?: Duration.Input | undefined
-  /** Rows of one transaction; 256 unless told. With SQLite one takes a few milliseconds of the event loop. */
+  /** Rows of one transaction, at most; 256 unless told. With SQLite so many take about 2 ms of the event loop. */
   readonly batch?: number | undefined
   /** How long the end of the Layer waits for what is still to be written; 5 seconds unless told. */
   readonly farewell?: Duration.Input | undefined
