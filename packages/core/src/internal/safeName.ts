@@ -32,5 +32,4 @@ export const of = (name: string): string => {
 const harmless = /^(?:req_)?[\da-f-]{0,64}$/u
 
 /** A name that comes once, such as a request's. */
-export const once = (name: string): string =>
-  harmless.test(name) ? OwnPatterns.remove(name) : without(name)
+export const once = (name: string): string => (harmless.test(name) ? OwnPatterns.remove(name) : without(name))
