@@ -66,7 +66,7 @@ const inFolder = (folder: string, name: string) =>
   )
 
 const sqlite = (filename: Effect.Effect<string, PlatformError, FileSystem.FileSystem>) =>
-  Layer.unwrap(Effect.map(filename, (name) => SqliteClient.layer({ filename: name })))
+  Layer.unwrap(Effect.map(filename, (name) => SqliteClient.layer({ filename: name, checkpoints: "thread" })))
 
 const client = (
   { database }: ConfigFile,

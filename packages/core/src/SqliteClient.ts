@@ -41,6 +41,7 @@ import { classifySqliteError, SqlError } from "effect/sql/SqlError"
 import * as SqlStatement from "effect/sql/Statement"
 import * as Stream from "effect/Stream"
 import * as SqliteBatch from "./internal/sqliteBatch.ts"
+import * as SqliteCheckpoints from "./internal/sqliteCheckpoints.ts"
 import * as InvalidSetting from "./InvalidSetting.ts"
 
 /** Where the database is, and how it is opened. */
@@ -56,6 +57,11 @@ export interface Options {
    * cut, at the price of a disk flush for each one.
    */
   readonly synchronous?: "normal" | "full" | undefined
+  /**
+   * Who moves the write-ahead log into the database: `inline` (unless told) is whoever commits when it has 1,000
+   * pages, and waits for the disk; `thread` is a thread of its own, which takes some megabytes.
+   */
+  readonly checkpoints?: "inline" | "thread" | undefined
 }
 
 const owner = "SqliteClient.layer"
@@ -67,7 +73,8 @@ const rules: Readonly<Record<keyof Options, InvalidSetting.Rule>> = {
   },
   busyTimeout: InvalidSetting.judgedLater,
   preparedStatements: InvalidSetting.whole(1, 10_000),
-  synchronous: InvalidSetting.oneOf("normal", "full")
+  synchronous: InvalidSetting.oneOf("normal", "full"),
+  checkpoints: InvalidSetting.oneOf("inline", "thread")
 }
 
 const failure = (cause: unknown, message: string, operation: string): SqlError => {
@@ -235,6 +242,12 @@ export const make = (
       database.exec(`PRAGMA synchronous = ${options.synchronous ?? "normal"}`)
       database.exec("PRAGMA foreign_keys = ON")
     })
+    if (options.checkpoints === "thread" && options.filename !== ":memory:") {
+      yield* attempt(`Failed to set up ${options.filename}`, "connect", () =>
+        database.exec(`PRAGMA wal_autocheckpoint = ${SqliteCheckpoints.mostPages}`)
+      )
+      yield* SqliteCheckpoints.run(options.filename)
+    }
     const { batch, connection } = connect(database, options.preparedStatements ?? 200)
     const client = yield* Client.make({
       ...Client.makeSqliteAcquirers({

@@ -2,7 +2,7 @@ import * as SqliteClient from "@llm/core/SqliteClient"
 import { assert, describe, it, type Vitest } from "@effect/vitest"
 import { Array as Arr, Effect, Exit, Layer, Stream } from "effect"
 import { SqlClient } from "effect/sql"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as PostgresServer from "@llm/test-servers/PostgresServer"
@@ -86,6 +86,24 @@ describe("SqliteClient", () => {
   describe("in memory", () => {
     contract(it, SqliteClient.layer({ filename: ":memory:" }))
   })
+
+  it.live("a thread of its own moves the log into the file, and is over before the file is closed", () =>
+    Effect.gen(function* () {
+      const filename = join(yield* folder, "store.sqlite")
+      yield* Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`CREATE TABLE moved (a BLOB)`
+        yield* sql`INSERT INTO moved VALUES (zeroblob(1000000))`
+        // More than what is moved inline would need, and none of it is.
+        assert.isBelow(statSync(filename).size, 1_000_000)
+        while (statSync(filename).size < 1_000_000) yield* Effect.yieldNow
+        yield* sql`INSERT INTO moved VALUES (zeroblob(10))`
+        assert.deepStrictEqual(yield* sql`SELECT length(a) FROM moved`.values, [[1_000_000], [10]])
+      }).pipe(Effect.provide(SqliteClient.layer({ filename, checkpoints: "thread" })))
+      // Who closes last takes the log away.
+      assert.isFalse(existsSync(`${filename}-wal`))
+    })
+  )
 
   it.effect("the file keeps what was committed, in WAL mode", () =>
     Effect.gen(function* () {
