@@ -96,7 +96,7 @@ export class Access extends Context.Service<
      */
     readonly authenticate: (headers: Headers, address?: string) => Effect.Effect<Caller, Denied>
     /** Whom `authenticate` would give without a question to anybody; `undefined` where it has to ask, or to deny. */
-    readonly known: (headers: Headers) => Caller | undefined
+    readonly known: (headers: Headers, connection?: object) => Caller | undefined
     readonly policies: Policies
   }
 >()("@llm/api/Access") {}
@@ -306,10 +306,10 @@ export const layer = (options: Options = {}): Layer.Layer<Access, InvalidSetting
       }
 
       return {
-        known: (headers) => {
+        known: (headers, connection) => {
           const secret = secretOf(headers)
           if (secret === undefined || !VirtualKey.isSecret(secret)) return isOpen() ? anyone : undefined
-          const found = store.held(secret)
+          const found = store.held(secret, connection)
           const judged = found === undefined ? undefined : judge(found)
           return judged instanceof Denied ? undefined : judged
         },

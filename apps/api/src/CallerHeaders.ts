@@ -56,12 +56,25 @@ export const limits = ({
 /** Headers of one hop, and those that speak of the caller rather than of the request. */
 const ownHeader = /^(?:x-stainless-|x-forwarded-|x-real-ip$|x-api-key$|x-llm-)|^(?!openai-|x-)/u
 
+/** Each name is judged once; callers may invent many. */
+const judged = new Map<string, boolean>()
+const mostJudged = 1000
+
+const isOwn = (name: string): boolean => {
+  let own = judged.get(name)
+  if (own === undefined) {
+    if (judged.size >= mostJudged) judged.clear()
+    judged.set(name, (own = ownHeader.test(name)))
+  }
+  return own
+}
+
 /** `undefined` where nothing is to be forwarded, which is the common case. */
 export const forwardable = (headers: Headers): Record<string, string> | undefined => {
   let forwarded: Record<string, string> | undefined
   for (const name in headers) {
     const value = headers[name]
-    if (value === undefined || ownHeader.test(name)) continue
+    if (value === undefined || isOwn(name)) continue
     forwarded ??= {}
     forwarded[name] = value
   }

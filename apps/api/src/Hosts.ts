@@ -75,8 +75,8 @@ export const layer = (hosts: Hosts): Layer.Layer<never> =>
       const access = found.value
       const guarded = Access.Access.of({
         ...access,
-        known: (headers) => {
-          const caller = access.known(headers)
+        known: (headers, connection) => {
+          const caller = access.known(headers, connection)
           return caller?.keyId === undefined && !hosts.allows(headers["host"]) ? undefined : caller
         },
         authenticate: (headers, from) => {

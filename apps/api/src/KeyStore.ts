@@ -101,8 +101,12 @@ export class KeyStore extends Context.Service<
   {
     /** The key of a secret; `undefined` where there is none. */
     readonly find: (secret: string) => Effect.Effect<Found | undefined, KeysUnavailable>
-    /** What `find` would give without asking anybody; `undefined` where it would have to. */
-    readonly held: (secret: string) => Found | undefined
+    /**
+     * What `find` would give without asking anybody; `undefined` where it would have to.
+     *
+     * @param connection what the secret came over: it is hashed once as long as it comes again and again
+     */
+    readonly held: (secret: string, connection?: object) => Found | undefined
     /** A key that was found before. */
     readonly keyOf: (id: string) => VirtualKey.Key | undefined
     readonly teamOf: (id: string) => VirtualKey.Team | undefined
@@ -403,8 +407,19 @@ const make = Effect.fnUntraced(function* (options: Options) {
       })
     })
 
-  const held = (secret: string): Found | undefined =>
-    isUsable() && VirtualKey.isSecret(secret) ? cache.get(VirtualKey.hashOf(secret)) : undefined
+  /** The last secret of each connection that is open. */
+  const lastOf = new WeakMap<object, { readonly secret: string; readonly hash: string }>()
+
+  const held = (secret: string, connection?: object): Found | undefined => {
+    if (!isUsable()) return undefined
+    const last = connection === undefined ? undefined : lastOf.get(connection)
+    // Whoever has the connection compares with what it sent itself.
+    if (last?.secret === secret) return cache.get(last.hash)
+    if (!VirtualKey.isSecret(secret)) return undefined
+    const hash = VirtualKey.hashOf(secret)
+    if (connection !== undefined) lastOf.set(connection, { secret, hash })
+    return cache.get(hash)
+  }
 
   const find = (secret: string): Effect.Effect<Found | undefined, KeysUnavailable> =>
     Effect.suspend(() => {

@@ -385,7 +385,7 @@ export const layer = ({ accessLog, bodyLimit, front, origins, passthrough }: Opt
           const length = Number(request.headers["content-length"])
           if (!(length <= Number(bodyLimit))) return false
           const incoming = Incoming.fromNode(request, response)
-          const caller = access === undefined ? Access.anyone : access.known(incoming.headers)
+          const caller = access === undefined ? Access.anyone : access.known(incoming.headers, request.socket)
           if (caller === undefined || !origins.allows(incoming.headers)) return false
           origins.mark?.(request, response)
           log?.begin(incoming)

@@ -24,11 +24,16 @@ const gate = (store: KeyStore.KeyStore["Service"], options?: Access.Options) =>
   )
 
 /** Whoever is known at once is whoever authentication gives, and nobody that it denies. */
-const agreeing = (access: Access.Access["Service"]): Access.Access["Service"] => ({
+const agreeing = (
+  access: Access.Access["Service"],
+  // All come over one connection, which remembers the last secret.
+  connection = {}
+): Access.Access["Service"] => ({
   ...access,
   authenticate: (headers, address) =>
     Effect.suspend(() => {
-      const known = access.known(headers)
+      const known = access.known(headers, connection)
+      assert.deepStrictEqual(known, access.known(headers))
       return Effect.onExit(access.authenticate(headers, address), (exit) =>
         Effect.sync(() => {
           if (known !== undefined) assert.deepStrictEqual(exit, Exit.succeed(known))

@@ -148,8 +148,15 @@ const limits = <A extends string | number>(
     const limit = limitOf(amount)
     return () => limit
   }
+  // Values that come again are the same array.
+  const asked = new WeakMap<ReadonlyArray<string>, Parameters<typeof amount>[0]>()
   return (values) => {
-    const own = amount(Object.fromEntries(per.map((dimension, index) => [dimension, values[index] ?? ""])))
+    let dimensions = asked.get(values)
+    if (dimensions === undefined) {
+      dimensions = Object.fromEntries(per.map((dimension, index) => [dimension, values[index] ?? ""]))
+      asked.set(values, dimensions)
+    }
+    const own = amount(dimensions)
     return own === undefined ? undefined : limitOf(own)
   }
 }
@@ -251,6 +258,12 @@ const nameOf = (per: Meter["per"], call: Call.Call): string => {
   return name
 }
 
+/** What is remembered of the calls of one name. */
+interface Recent {
+  readonly values: ReadonlyArray<string>
+  account: Account | undefined
+}
+
 /** Finds accounts; windows are worked out once. */
 export const makeAccounts = (meters: ReadonlyArray<Meter>) => {
   const spans = new Map<Window, Span>()
@@ -278,27 +291,28 @@ export const makeAccounts = (meters: ReadonlyArray<Meter>) => {
     }
   }
 
-  /** Accounts of the calls that came lately. */
-  const recent = new Map<Meter, Map<string, Account>>(meters.map((meter) => [meter, new Map()]))
+  /** The calls that came lately; those without a limit of their own have no account. */
+  const recent = new Map<Meter, Map<string, Recent>>(meters.map((meter) => [meter, new Map()]))
   const ofCall = (meter: Meter, call: Call.Call, at: number): Account | undefined => {
     const known = recent.get(meter)
     const name = nameOf(meter.per, call)
-    const account = known?.get(name)
+    const found = known?.get(name)
+    if (found === undefined) {
+      const values = meter.per.map((dimension) => call[dimension] ?? "")
+      const account = make(meter, values, at)
+      // Several names may have the separator in them; one alone has none.
+      const isPlain = meter.per.length < 2 || values.every((value) => !value.includes(separator))
+      if (known === undefined || !isPlain) return account
+      if (known.size >= mostRecent) known.clear()
+      known.set(name, { values, account })
+      return account
+    }
+    const { account } = found
     if (account !== undefined && at >= account.startsAt && at < account.endsAt) {
       const own = meter.limitOf(account.values)
       if (own?.limit === account.limit && own.warnAt === account.warnAt) return account
     }
-    const made = make(
-      meter,
-      meter.per.map((dimension) => call[dimension] ?? ""),
-      at
-    )
-    // Several names may have the separator in them; one alone has none.
-    const isPlain = meter.per.length < 2 || made?.values.every((value) => !value.includes(separator))
-    if (made === undefined || known === undefined || isPlain !== true) return made
-    if (known.size >= mostRecent) known.clear()
-    known.set(name, made)
-    return made
+    return (found.account = make(meter, found.values, at))
   }
   return {
     /** Those that a call is counted in. */
