@@ -57,8 +57,8 @@ const quick: Sizes = {
   held: 1_000
 }
 
-/** Of the others the times of single calls are enough: a peer has no target here. */
-const measuredAtHalfLoad = ["llm"]
+/** Of the peers the times of single calls are enough; the bare proxy tells what the machine itself adds at that pace. */
+const measuredAtHalfLoad = ["bare", "llm"]
 
 /** Files that a process may have open, sockets included; Node takes the hard limit. */
 const openFiles = () => {
@@ -131,8 +131,9 @@ const measureSpeed = async (
   for (let round = 0; round < sizes.halfRounds; round++) {
     for (const { name, target } of running) {
       if (!measuredAtHalfLoad.includes(name)) continue
-      // Half of what one core would take of it; the upstream alone at the same pace is what it adds to.
-      const perSecond = 500_000 / (recording.medians("cpuPerRequest")[name] ?? Number.NaN)
+      // Half of what one core would take of ours; the upstream alone at the same pace is what it adds to.
+      const costs = recording.medians("cpuPerRequest")
+      const perSecond = 500_000 / (costs["llm"] ?? costs[name] ?? Number.NaN)
       const alone = await Load.paced(direct, perSecond, sizes.halfSeconds)
       const through = await Load.paced(target, perSecond, sizes.halfSeconds)
       const add = (measure: string, share: number) =>
