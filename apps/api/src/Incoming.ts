@@ -1,7 +1,7 @@
 /**
  * A request as Node has it, with the answer that is written to it.
  */
-import { IncomingMessage, ServerResponse } from "node:http"
+import { type IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http"
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import * as Option from "effect/Option"
 import * as Headers from "effect/http/Headers"
@@ -18,13 +18,19 @@ export interface Incoming {
   readonly address: string | undefined
 }
 
+/** Of a request's headers, Node gives this one alone as a list. */
+const isText = (
+  headers: IncomingHttpHeaders
+): headers is IncomingHttpHeaders & Readonly<Record<string, string | undefined>> =>
+  headers["set-cookie"] === undefined
+
 /** Of Node's own request. */
 export const fromNode = (request: IncomingMessage, response: ServerResponse): Incoming => ({
   request,
   response,
   method: request.method ?? "GET",
   url: request.url ?? "/",
-  headers: Headers.fromInput(request.headers),
+  headers: isText(request.headers) ? request.headers : Headers.fromInput(request.headers),
   address: request.socket.remoteAddress
 })
 
