@@ -250,9 +250,16 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
       return false
     }
   }
-  const seal = () => {
-    if (file !== undefined) closeSync(file)
+  const closeFile = () => {
+    try {
+      if (file !== undefined) closeSync(file)
+    } catch (error) {
+      complain(`${active.path} cannot be closed`, error)
+    }
     file = undefined
+  }
+  const seal = () => {
+    closeFile()
     size = 0
     if (active.rows !== undefined && active.whole && inMemory > memoryRows) {
       inMemory -= active.rows.length
@@ -365,8 +372,7 @@ const open = ({ directory, segmentBytes = 1_048_576, memoryRows = 20_000 }: Opti
   }
   const close = () => {
     commit()
-    if (file !== undefined) closeSync(file)
-    file = undefined
+    closeFile()
     closed = true
     if (backlog === 0 && held.all().length === 0) for (const segment of segments) remove(segment)
     locked.close()

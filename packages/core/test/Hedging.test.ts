@@ -277,6 +277,27 @@ describe("hedging", () => {
     }).pipe(Effect.provide(policies({})))
   )
 
+  it.effect("gives up the stream of a loser that answered in the same moment", () =>
+    Effect.gen(function* () {
+      const resilience = yield* Resilience.Resilience
+      const played = play([600, "answer"], [100, "answer"])
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const fiber = yield* Effect.forkChild(resilience.run(streamed, played.exchange), {
+            startImmediately: true
+          })
+          yield* TestClock.adjust("10 seconds")
+          const answer = yield* Fiber.join(fiber)
+          assert.deepStrictEqual(
+            [...played.held].map((number) => `answer ${number}`),
+            [answer]
+          )
+        })
+      )
+      assert.strictEqual(played.held.size, 0)
+    }).pipe(Effect.provide(policies({})))
+  )
+
   it.effect("leaves nothing behind where its caller leaves", () =>
     Effect.gen(function* () {
       const resilience = yield* Resilience.Resilience

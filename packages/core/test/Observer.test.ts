@@ -3,6 +3,7 @@ import {
   Budget,
   Call,
   CircuitBreaker,
+  Concurrency,
   LlmError,
   Observer,
   Resilience,
@@ -12,7 +13,7 @@ import {
   Usage
 } from "@llm/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Ref, type Scope } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Ref, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 
 const call = Call.make({ provider: "openai", operation: "chat.create", model: "gpt-6-luna", tenant: "acme" })
@@ -356,5 +357,37 @@ describe("a budget", () => {
         { executed: "yes", usage, events: 0 }
       ])
     })
+  )
+})
+
+describe("an observer that throws", () => {
+  it.effect.each(["AttemptStarted", "Answered", "AttemptEnded", "CallEnded"] as const)(
+    "at %s breaks its call, and nothing that the call took is kept",
+    (tag) => {
+      let broken = false
+      const policies = Resilience.layer.pipe(
+        Layer.provide([
+          Backoff.layerFixed({ base: "1 milli" }),
+          RetryBudget.layer(),
+          Timeouts.layer(),
+          Concurrency.layer({ limit: 1, queue: 0 }),
+          Observer.layer((event) => {
+            if (broken || event._tag !== tag) return
+            broken = true
+            throw new Error("an observer's own")
+          })
+        ]),
+        Layer.provideMerge(CircuitBreaker.layerConsecutive()),
+        Layer.orDie
+      )
+      return Effect.gen(function* () {
+        const resilience = yield* Resilience.Resilience
+        const asked = Call.make({ provider: "openai", operation: "chat.create" })
+        const ask = Effect.exit(Effect.scoped(resilience.run(asked, () => Effect.succeed("an answer"))))
+        const exit = yield* ask
+        assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+        assert.deepStrictEqual(yield* ask, Exit.succeed("an answer"))
+      }).pipe(Effect.provide(policies))
+    }
   )
 })

@@ -82,7 +82,8 @@ class Course<A, E extends LlmError.LlmError, R> implements Passage.Course<A, E, 
       answered: undefined,
       usage: undefined,
       requestId: undefined,
-      content: undefined
+      content: undefined,
+      told: false
     }
   }
 
@@ -101,8 +102,8 @@ class Course<A, E extends LlmError.LlmError, R> implements Passage.Course<A, E, 
       }),
       (exit) => {
         const { call, policies, running } = this
-        // Interrupted before it began, or a stream that goes on.
-        if (!begun || (Exit.isSuccess(exit) && call.stream)) return undefined
+        // Interrupted before it began, or a stream whose attempt has yet to end.
+        if (!begun || (call.stream && (Exit.isSuccess(exit) || running.busy > 0))) return undefined
         const error = Exit.isSuccess(exit)
           ? undefined
           : Option.getOrUndefined(Cause.findErrorOption(exit.cause))
@@ -145,8 +146,8 @@ class Course<A, E extends LlmError.LlmError, R> implements Passage.Course<A, E, 
       first: call,
       plan: hedges,
       maxHint: policies.backoff.maxHint,
-      attempt: (target) => {
-        const passage = new Passage.Passage(this, target)
+      attempt: (target, scope) => {
+        const passage = new Passage.Passage(this, target, scope)
         return Effect.catchCause(passage.run(), (cause) => Effect.failCause(passage.causeOf(cause)))
       },
       another: Effect.flatMap(this.plan.other, (other) => {

@@ -24,7 +24,8 @@ export interface Race<A, E, R> {
   readonly plan: Plan
   /** Milliseconds; after a hint above it no hedge is sent. */
   readonly maxHint: number
-  readonly attempt: (target: Call.Call) => Effect.Effect<A, E, R>
+  /** @param scope closes with the race for whoever does not win it */
+  readonly attempt: (target: Call.Call, scope: Scope.Scope) => Effect.Effect<A, E, R>
   /** Where the next hedge goes; `undefined` where there must be none. */
   readonly another: Effect.Effect<Call.Call | undefined>
 }
@@ -51,7 +52,7 @@ export const hedged = Effect.fnUntraced(function* <A, E extends LlmError.LlmErro
   const running = new Map<Scope.Closeable, Fiber.Fiber<A, E>>()
   const launch = Effect.fnUntraced(function* (call: Call.Call) {
     const scope = yield* Scope.fork(parent)
-    const fiber = yield* Effect.forkChild(Scope.provide(attempt(call), scope))
+    const fiber = yield* Effect.forkChild(Scope.provide(attempt(call, scope), scope))
     running.set(scope, fiber)
     fiber.addObserver((exit) => Queue.offerUnsafe(ends, { call, exit, scope }))
   }, Effect.uninterruptible)

@@ -116,15 +116,18 @@ export const ofRow = (row: Row): Array<string | number | null> => [
  * already is left out, and with it the other half: whoever sees fewer than two rows change begins again.
  */
 export const pairInsert = (() => {
-  const parameter = (name: string) => `?${rowColumns.indexOf(name) + 1}`
+  // Before Node 24.7 numbered parameters count as named ones there.
+  const columns = rowColumns.join(", ")
   const ofCall: Readonly<Record<string, string>> = {
     number: "0",
-    started_at: `?${rowColumns.length + 1}`,
-    ended_at: `?${rowColumns.length + 2}`
+    started_at: "call_started_at",
+    ended_at: "call_ended_at"
   }
-  const attempt = rowColumns.map(parameter).join(", ")
-  const call = rowColumns.map((name) => ofCall[name] ?? parameter(name)).join(", ")
-  return `${insertHead.replace("INSERT", "INSERT OR IGNORE")} VALUES (${attempt}), (${call})`
+  const own = ["call_started_at", "call_ended_at"]
+  const call = rowColumns.map((name) => ofCall[name] ?? name).join(", ")
+  const given = `WITH pair (${[...rowColumns, ...own].join(", ")}) AS (${marks([...rowColumns, ...own])})`
+  const insert = insertHead.replace("INSERT", "INSERT OR IGNORE")
+  return `${given} ${insert} SELECT ${columns} FROM pair UNION ALL SELECT ${call} FROM pair`
 })()
 
 /** @param call one of which `Pairs.isPair` says that it goes with the attempt */

@@ -63,6 +63,7 @@ const timed = <A, E, R>(
 export class Passage<A, E extends LlmError.LlmError, R> {
   private readonly course: Course<A, E, R>
   private readonly call: Call.Call
+  private readonly parent: Scope.Scope | undefined
   private permit: CircuitBreaker.Permit | undefined = undefined
   /** Given at once; to be given back where no attempt follows. */
   private held: ReadonlyArray<Held> = none
@@ -70,9 +71,11 @@ export class Passage<A, E extends LlmError.LlmError, R> {
   private scope: Scope.Closeable | undefined = undefined
   private trial: Trial | undefined = undefined
 
-  constructor(course: Course<A, E, R>, call: Call.Call) {
+  /** @param parent what a stream lives as long as; the caller's scope unless told */
+  constructor(course: Course<A, E, R>, call: Call.Call, parent?: Scope.Scope) {
     this.course = course
     this.call = call
+    this.parent = parent
   }
 
   /** Nothing is taken before `settle` is on watch: a fiber may be interrupted between any two effects. */
@@ -205,7 +208,7 @@ export class Passage<A, E extends LlmError.LlmError, R> {
   /** A stream's lasts until the caller's is closed; that of a one-shot exchange ends with it. */
   private scopeOf(): Scope.Closeable {
     this.scope ??= this.call.stream
-      ? Scope.forkUnsafe(Context.get(this.course.context, Scope.Scope))
+      ? Scope.forkUnsafe(this.parent ?? Context.get(this.course.context, Scope.Scope))
       : Scope.makeUnsafe()
     return this.scope
   }
@@ -312,6 +315,8 @@ export class Passage<A, E extends LlmError.LlmError, R> {
     left: Effect.Effect<void> | undefined,
     exit: Exit.Exit<unknown, unknown>
   ): Effect.Effect<void> | undefined {
-    return this.scope === undefined ? left : after(left, Scope.closeUnsafe(this.scope, exit))
+    const closing = this.scope === undefined ? undefined : Scope.closeUnsafe(this.scope, exit)
+    if (left === undefined || closing === undefined) return left ?? closing
+    return Effect.ensuring(left, closing)
   }
 }

@@ -63,6 +63,8 @@ export interface Running {
   requestId: string | undefined
   /** Of that attempt, else of the last one. */
   content: ContentRecording.Recorded | undefined
+  /** Its end was told. */
+  told: boolean
 }
 
 /** What the gates before an attempt gave it. */
@@ -92,7 +94,7 @@ export const after = <E>(
 /** Tells the end of a call, by what its attempts left behind. */
 export const tellCallEnd = (
   observe: Observer.Observe,
-  { content, made, requestId, startedAt, usage }: Running,
+  running: Running,
   {
     at,
     call,
@@ -100,7 +102,11 @@ export const tellCallEnd = (
     interrupted,
     wait
   }: Pick<Observer.CallEnded, "at" | "call" | "error" | "interrupted" | "wait">
-): void =>
+): void => {
+  // A stream may be given up between its answer and its reader.
+  if (running.told) return
+  running.told = true
+  const { content, made, requestId, startedAt, usage } = running
   observe({
     _tag: "CallEnded",
     call,
@@ -114,6 +120,7 @@ export const tellCallEnd = (
     content,
     wait
   })
+}
 
 /** The abort reason of an attempt that simply ended; a fresh one would cost a stack trace each. */
 const over = new DOMException("the attempt is over", "AbortError")
@@ -141,6 +148,8 @@ export class Trial extends Watch implements Attempt {
   /** Why the signal is aborted; `undefined` while it is not. */
   private reason: unknown = undefined
   private controller: AbortController | undefined = undefined
+  /** What an observer threw. */
+  private defect: { readonly cause: unknown } | undefined = undefined
 
   constructor(
     policies: Policies,
@@ -253,10 +262,14 @@ export class Trial extends Watch implements Attempt {
     const { call, number, policies, running } = this
     this.latency = now - this.startedAt
     this.answeredAt = now
-    policies.hedging.observe(call, this.latency)
-    if (policies.observed) policies.observe({ _tag: "Answered", call, number, at: now })
     running.answered ??= number
     if (call.stream) this.committed = true
+    try {
+      policies.hedging.observe(call, this.latency)
+      if (policies.observed) policies.observe({ _tag: "Answered", call, number, at: now })
+    } catch (cause) {
+      this.defect ??= { cause }
+    }
   }
 
   /** A one-shot answer is whole. */
@@ -282,9 +295,15 @@ export class Trial extends Watch implements Attempt {
     this.routed({ health, error, latency })
     let left: Effect.Effect<void> | undefined
     if (!policies.gated && !policies.observed) return record(permit, health, error)
-    const usage = this.said?.outcome.usage?.()
     const executed = answeredAt === undefined ? (error?.replaySafe === true ? "no" : "possibly") : "yes"
-    if (policies.observed) this.tellEnd(error, executed, usage)
+    let usage: Usage | undefined
+    try {
+      usage = this.said?.outcome.usage?.()
+      if (policies.observed) this.tellEnd(error, executed, usage)
+    } catch (cause) {
+      // Whoever looks on may break the call, but keeps nothing of what it took.
+      this.defect ??= { cause }
+    }
     left = record(permit, health, error)
     if (lease !== undefined) left = after(left, lease.settle({ executed, usage, events }))
     if (permits.length > 0) {
@@ -296,7 +315,7 @@ export class Trial extends Watch implements Attempt {
         )
       }
     }
-    return left
+    return this.defect === undefined ? left : after(left, Effect.die(this.defect.cause))
   }
 
   /** Tells the end of the attempt; a stream's call lasts as long as the attempt that answered it. */
