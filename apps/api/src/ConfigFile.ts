@@ -122,7 +122,7 @@ const Server = Schema.Struct({
 const Admin = Schema.Struct({
   host: optional(Name),
   /** A port of its own; 8081 unless told. */
-  port: optional(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65_535 }))),
+  port: optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 65_535 }))),
   token: Secret,
   /** Speaks HTTPS: `true` with the certificate of `server.tls`, or with files of its own. */
   tls: optional(Schema.Union([Schema.Boolean, Tls]))

@@ -26,8 +26,13 @@ export class Front {
 const write = (response: ServerResponse, answer: HttpServerResponse.HttpServerResponse): void => {
   if (answer === Relay.written || response.destroyed || response.headersSent) return
   const { body, headers, status } = answer
-  response.writeHead(status, headers)
-  response.end(body._tag === "Uint8Array" ? body.body : undefined)
+  try {
+    response.writeHead(status, headers)
+    response.end(body._tag === "Uint8Array" ? body.body : undefined)
+  } catch {
+    // Node refuses the head: nothing else tells the client that there is no answer.
+    response.destroy()
+  }
 }
 
 /** Who stopped waiting is told nothing, and a defect is an answer too. */

@@ -128,7 +128,7 @@ export const generating: Read = (body) => {
     // Calls that say so share a prefix, which only one deployment has in its cache.
     session: prompt_cache_key ?? undefined,
     inputTokens: tokensIn(body),
-    maxOutputTokens: limit === undefined ? undefined : limit * choices
+    maxOutputTokens: limit === undefined ? undefined : Math.min(limit * choices, Number.MAX_SAFE_INTEGER)
   }
 }
 

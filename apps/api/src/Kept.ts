@@ -44,7 +44,10 @@ class Part<A, E> {
           Effect.andThen(
             Scope.addFinalizer(
               own,
-              Effect.sync(() => this.#layers.delete(text))
+              Effect.sync(() => {
+                // A successor of the same text may be in use already.
+                if (this.#layers.get(text) === kept) this.#layers.delete(text)
+              })
             ),
             Layer.buildWithMemoMap(kept, memo, own)
           )

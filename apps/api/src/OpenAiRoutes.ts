@@ -300,6 +300,10 @@ export const layer = ({ accessLog, bodyLimit, front, origins, passthrough }: Opt
           }
         })
 
+      /** Who was let in may have been turned away while the body came. */
+      const still = (incoming: Request, answer: (caller: Access.Caller) => Answer): Answer =>
+        Effect.matchEffect(identify(incoming), { onFailure: Effect.succeed, onSuccess: answer })
+
       /** With the whole of its body. */
       const json = (
         caller: Access.Caller,
@@ -341,7 +345,7 @@ export const layer = ({ accessLog, bodyLimit, front, origins, passthrough }: Opt
           case "json":
             return Effect.matchEffect(read(incoming), {
               onFailure: (error) => Effect.succeed(unread(error)),
-              onSuccess: (body) => json(caller, incoming, endpoint, path, body)
+              onSuccess: (body) => still(incoming, (now) => json(now, incoming, endpoint, path, body))
             })
         }
       }
@@ -391,9 +395,16 @@ export const layer = ({ accessLog, bodyLimit, front, origins, passthrough }: Opt
           log?.begin(incoming)
           log?.note(incoming, { key: caller.keyId })
           readings.gather(request, Number(bodyLimit), (body) => {
-            if (body instanceof Uint8Array)
-              run(incoming, json(caller, incoming, endpoint, endpoint.path, body))
-            else if (body._tag !== "BodyUnreadable") run(incoming, Effect.succeed(unread(body)))
+            if (!(body instanceof Uint8Array)) {
+              if (body._tag !== "BodyUnreadable") run(incoming, Effect.succeed(unread(body)))
+              return
+            }
+            const ask = (by: Access.Caller) => json(by, incoming, endpoint, endpoint.path, body)
+            const now = access === undefined ? caller : access.known(incoming.headers, request.socket)
+            run(
+              incoming,
+              Effect.suspend(() => (now === undefined ? still(incoming, ask) : ask(now)))
+            )
           })
           return true
         }

@@ -261,12 +261,12 @@ const placesOf = ({ apiKey, baseUrl, models, name, organization, project, provid
   models
 })
 
+/** Who is asked, whatever for. */
+const whoOf = ({ deployments }: ConfigFile) =>
+  deployments?.map((one) => ({ ...placesOf(one), models: undefined }))
+
 /** Which deployment has what, as long as they are the same. */
-export const places = ({ deployments }: ConfigFile, kept: Kept.Service) =>
-  kept.places.of(
-    deployments?.map((one) => ({ ...placesOf(one), models: undefined })),
-    Kept.places
-  )
+export const places = (file: ConfigFile, kept: Kept.Service) => kept.places.of(whoOf(file), Kept.places)
 
 /** What a call shares with others lives on with the configuration that it was made by. */
 const held = (layer: Layer.Layer<never, Failure>): Layer.Layer<never, Failure> =>
@@ -312,9 +312,14 @@ const concurrency = (file: ConfigFile, keys: KeyPolicies | undefined, kept: Kept
     ...deploymentLimits(file).atOnce
   ]
   if (all.length === 0) return Layer.empty
+  const own = (file.deployments ?? [])
+    .filter((one) => one.concurrency !== undefined)
+    .map((one) => ({ name: one.name, concurrency: one.concurrency }))
+    .toSorted((one, other) => (one.name < other.name ? -1 : 1))
   const settings = {
     concurrency: file.concurrency,
-    deployments: file.deployments?.map((one) => ({ name: one.name, concurrency: one.concurrency }))
+    deployments: own,
+    alone: own.length > 0 && file.deployments?.length === 1
   }
   return kept.concurrency.of(settings, Concurrency.layer(all))
 }
@@ -432,7 +437,10 @@ export const layer = (
   ).pipe(
     Layer.provide([kept.retries.of(file.retryBudget, RetryBudget.layer(file.retryBudget)), router(file)]),
     Layer.provideMerge([limits(file, keys, shared, kept), concurrency(file, keys, kept)]),
-    Layer.provideMerge(kept.breaker.of({ breaker: file.breaker, redis: file.redis }, breaker(shared))),
+    // A circuit that opened over a wrong address or key says nothing of the right one.
+    Layer.provideMerge(
+      kept.breaker.of({ breaker: file.breaker, redis: file.redis, who: whoOf(file) }, breaker(shared))
+    ),
     Layer.merge(cache(file, shared, kept)),
     Layer.merge(rescue(file)),
     Layer.merge(guards(file))

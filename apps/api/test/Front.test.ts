@@ -9,6 +9,10 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as DrainingServer from "@llm/api/DrainingServer"
 import * as Front from "@llm/api/Front"
 import * as Incoming from "@llm/api/Incoming"
+import { Simulator } from "@llm/simulator"
+import * as RawConnection from "./support/RawConnection.ts"
+import { question, turns } from "./support/RunningGateway.ts"
+import * as TeamGateway from "./support/TeamGateway.ts"
 
 /** A server that gives every request the same answer, by the short way; and what its log says. */
 const serve = Effect.fnUntraced(function* (
@@ -97,6 +101,37 @@ describe("the short way in", () => {
       const { status, text } = yield* Fiber.join(asked)
       assert.strictEqual(status, 503)
       assert.include(text, "shutting_down")
+    })
+  )
+})
+
+describe("a key that is revoked while its body comes", () => {
+  it.live.each<readonly [string, Readonly<Record<string, string>>]>([
+    ["on the short way", {}],
+    // Sent in chunks, it takes the router's way.
+    ["on the long way", { "transfer-encoding": "chunked" }]
+  ])("is not served, %s", ([, more]) =>
+    Effect.gen(function* () {
+      const simulator = yield* Simulator.make()
+      const { create, keys, port } = yield* TeamGateway.make({ upstream: simulator.url })
+      const { id, secret } = yield* create()
+      const raw = yield* RawConnection.make(port)
+      const body = JSON.stringify(question())
+      const isChunked = Object.keys(more).length > 0
+      const head = [
+        "POST /v1/chat/completions HTTP/1.1",
+        "host: localhost",
+        "connection: close",
+        `authorization: Bearer ${secret}`,
+        isChunked ? "transfer-encoding: chunked" : `content-length: ${body.length}`
+      ]
+      yield* raw.write(`${head.join("\r\n")}\r\n\r\n`)
+      yield* turns(50)
+      yield* keys.revoke("test", id)
+      yield* raw.write(isChunked ? `${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n` : body)
+      const answer = yield* raw.ended
+      assert.match(answer, /^HTTP\/1\.1 401 /u)
+      assert.lengthOf(yield* simulator.journal.entries, 0)
     })
   )
 })

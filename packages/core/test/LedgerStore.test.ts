@@ -5,6 +5,7 @@ import { assert, describe, it, type Vitest } from "@effect/vitest"
 import { Context, Effect, Layer, Stream } from "effect"
 import { Migrator, SqlClient } from "effect/sql"
 import * as fc from "fast-check"
+import * as Columns from "../src/internal/ledgerColumns.ts"
 import { migrations } from "../src/internal/ledgerMigrations.ts"
 import * as Totals from "../src/internal/ledgerTotals.ts"
 import * as LedgerRows from "./support/LedgerRows.ts"
@@ -383,4 +384,10 @@ PostgresServer.whereThereIsOne(() => {
       })
     )
   })
+})
+
+it("gives SQLite no numbered parameters: before Node 24.7 those count as named ones", () => {
+  assert.notMatch(Columns.pairInsert, /\?\d/u)
+  assert.notMatch(Columns.oneMissing, /\?\d/u)
+  assert.notMatch(Columns.oneHour, /\?\d/u)
 })
