@@ -365,7 +365,7 @@ describe("an observer that throws", () => {
     "at %s breaks its call, and nothing that the call took is kept",
     (tag) => {
       let broken = false
-      const policies = Resilience.layer.pipe(
+      const throwing = Resilience.layer.pipe(
         Layer.provide([
           Backoff.layerFixed({ base: "1 milli" }),
           RetryBudget.layer(),
@@ -387,7 +387,7 @@ describe("an observer that throws", () => {
         const exit = yield* ask
         assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
         assert.deepStrictEqual(yield* ask, Exit.succeed("an answer"))
-      }).pipe(Effect.provide(policies))
+      }).pipe(Effect.provide(throwing))
     }
   )
 })

@@ -151,12 +151,12 @@ const limits = <A extends string | number>(
   // Values that come again are the same array.
   const asked = new WeakMap<ReadonlyArray<string>, Parameters<typeof amount>[0]>()
   return (values) => {
-    let dimensions = asked.get(values)
-    if (dimensions === undefined) {
-      dimensions = Object.fromEntries(per.map((dimension, index) => [dimension, values[index] ?? ""]))
-      asked.set(values, dimensions)
+    let named = asked.get(values)
+    if (named === undefined) {
+      named = Object.fromEntries(per.map((dimension, index) => [dimension, values[index] ?? ""]))
+      asked.set(values, named)
     }
-    const own = amount(dimensions)
+    const own = amount(named)
     return own === undefined ? undefined : limitOf(own)
   }
 }
