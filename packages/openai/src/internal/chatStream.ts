@@ -148,16 +148,7 @@ class Reader extends EventStream.EventReader<Event> implements Said {
       return undefined
     }
     if (event.data === "") return undefined
-    if (
-      this.relayed &&
-      this.meaningful &&
-      event.data.startsWith("{") &&
-      event.data.endsWith("}") &&
-      this.goesOn(event.event, event.data)
-    ) {
-      this.events++
-      return undefined
-    }
+    if (this.passesBy(event)) return undefined
     const json = this.json(event)
     if (json === undefined) return undefined
     if (event.event === "error" || isErrorBody(json) || EventStream.isErrorEvent(json)) {

@@ -78,9 +78,17 @@ export abstract class EventReader<A> {
   /** Reads one event that comes before the end; a fault is left in `failed`. */
   protected abstract event(event: SseEvent): A | undefined
 
-  /** Whether nothing ends with a JSON object, told by its event's name and its text; `event` must say the same. */
+  /** Whether nothing ends with a JSON object, told by its event's name and its text. */
   protected goesOn(_name: string, _data: string): boolean {
     return false
+  }
+
+  /** Passes an event by, unread, that says of itself that nothing ends with it; only a relay may. */
+  protected passesBy({ data, event }: SseEvent): boolean {
+    if (!this.relayed || !this.meaningful || !data.startsWith("{") || !data.endsWith("}")) return false
+    if (!this.goesOn(event, data)) return false
+    this.events++
+    return true
   }
 
   /** Whether the bytes are one event, named or not, that a relay need not read: most packets of a stream are. */

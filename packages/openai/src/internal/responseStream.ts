@@ -50,9 +50,6 @@ const isFailed = Schema.is(
   })
 )
 
-/** An event that says of itself that nothing ends with it: a relay passes it on unread. */
-const goesOn = (name: string, data: string): boolean => name.endsWith(".delta") && !data.includes('"error"')
-
 /** Whether an event carries something of the answer. */
 const isMeaningful = (event: Event): boolean => {
   switch (event.type) {
@@ -82,22 +79,13 @@ class Reader extends EventStream.EventReader<Event> implements Said {
   }
 
   protected override goesOn(name: string, data: string): boolean {
-    return goesOn(name, data)
+    return name.endsWith(".delta") && !data.includes('"error"')
   }
 
   protected override event(event: SseEvent): Event | undefined {
     // Some servers end with what chat streams end with: here it says nothing.
     if (event.data === "" || event.data === "[DONE]") return undefined
-    if (
-      this.relayed &&
-      this.meaningful &&
-      event.data.startsWith("{") &&
-      event.data.endsWith("}") &&
-      goesOn(event.event, event.data)
-    ) {
-      this.events++
-      return undefined
-    }
+    if (this.passesBy(event)) return undefined
     const json = this.json(event)
     if (json === undefined) return undefined
     const name = isTyped(json) ? json.type : event.event
