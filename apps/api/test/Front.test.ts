@@ -10,6 +10,7 @@ import * as DrainingServer from "@llm/api/DrainingServer"
 import * as Front from "@llm/api/Front"
 import * as Incoming from "@llm/api/Incoming"
 import { Simulator } from "@llm/simulator"
+import * as ListeningServer from "./support/ListeningServer.ts"
 import * as RawConnection from "./support/RawConnection.ts"
 import { question, turns } from "./support/RunningGateway.ts"
 import * as TeamGateway from "./support/TeamGateway.ts"
@@ -33,16 +34,7 @@ const serve = Effect.fnUntraced(function* (
     }
   )
   server.on("request", () => assert.fail("a request that is kept is nobody else's"))
-  yield* Effect.acquireRelease(
-    Effect.callback<void>((resume) => void server.listen(0, "127.0.0.1", () => resume(Effect.void))),
-    () =>
-      Effect.sync(() => {
-        server.close()
-        server.closeAllConnections()
-      })
-  )
-  const address = server.address()
-  const port = typeof address === "object" ? address?.port : undefined
+  const port = yield* ListeningServer.httpPortOf(server)
   const ask = (signal?: AbortSignal) =>
     Effect.tryPromise(async () => {
       const reply = await fetch(`http://127.0.0.1:${port}/`, signal === undefined ? {} : { signal })

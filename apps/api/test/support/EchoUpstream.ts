@@ -1,6 +1,7 @@
 /** A provider that answers any path, keeps what it was asked, and fails or waits when it is told to. */
 import * as Effect from "effect/Effect"
 import * as Http from "node:http"
+import * as ListeningServer from "./ListeningServer.ts"
 
 /** What it was asked. */
 interface Asked {
@@ -69,18 +70,6 @@ export const make = Effect.gen(function* () {
       else response.end(body)
     })
   })
-  const port = yield* Effect.acquireRelease(
-    Effect.callback<number>((resume) => {
-      server.listen(0, "127.0.0.1", () => {
-        const address = server.address()
-        resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0))
-      })
-    }),
-    () =>
-      Effect.callback<void>((resume) => {
-        server.close(() => resume(Effect.void))
-        server.closeAllConnections()
-      })
-  )
+  const port = yield* ListeningServer.httpPortOf(server)
   return { url: `http://127.0.0.1:${port}/v1`, asked, steps }
 })

@@ -1,6 +1,7 @@
 /** A way to a server that can stop to carry anything: connections stand, and nothing comes through. */
 import * as Effect from "effect/Effect"
 import * as Net from "node:net"
+import * as ListeningServer from "./ListeningServer.ts"
 
 interface HangingProxy {
   readonly port: number
@@ -28,18 +29,12 @@ export const make = Effect.fnUntraced(function* (path: string) {
     client.on("close", () => target.destroy())
     target.on("close", () => client.destroy())
   })
-  const port = yield* Effect.acquireRelease(
-    Effect.callback<number>((resume) => {
-      server.listen(0, "127.0.0.1", () => {
-        const address = server.address()
-        resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0))
-      })
-    }),
-    () =>
-      Effect.sync(() => {
-        server.close()
-        for (const socket of open) socket.destroy()
-      })
+  const port = yield* ListeningServer.portOf(
+    server,
+    Effect.sync(() => {
+      server.close()
+      for (const socket of open) socket.destroy()
+    })
   )
   const proxy: HangingProxy = {
     port,

@@ -1,6 +1,7 @@
 /** A provider whose streams stop after their first words until the test lets them go on. */
 import * as Effect from "effect/Effect"
 import * as Http from "node:http"
+import * as ListeningServer from "./ListeningServer.ts"
 
 interface HeldUpstream {
   /** Base URL for `OPENAI_BASE_URL`. */
@@ -38,19 +39,7 @@ export const make = Effect.gen(function* () {
       else waiting.push(rest)
     })
   })
-  const port = yield* Effect.acquireRelease(
-    Effect.callback<number>((resume) => {
-      server.listen(0, "127.0.0.1", () => {
-        const address = server.address()
-        resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0))
-      })
-    }),
-    () =>
-      Effect.callback<void>((resume) => {
-        server.close(() => resume(Effect.void))
-        server.closeAllConnections()
-      })
-  )
+  const port = yield* ListeningServer.httpPortOf(server)
   const held: HeldUpstream = {
     url: `http://127.0.0.1:${port}/v1`,
     release: Effect.sync(() => {

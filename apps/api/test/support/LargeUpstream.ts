@@ -1,6 +1,7 @@
 /** A provider whose one answer is larger than what the connections on its way hold. */
 import * as Effect from "effect/Effect"
 import * as Http from "node:http"
+import * as ListeningServer from "./ListeningServer.ts"
 
 /** Bytes of its text. */
 const size = 8_000_000
@@ -28,18 +29,6 @@ export const make = Effect.gen(function* () {
       response.writeHead(200, { "content-type": "application/json" }).end(reply)
     })
   })
-  const port = yield* Effect.acquireRelease(
-    Effect.callback<number>((resume) => {
-      server.listen(0, "127.0.0.1", () => {
-        const address = server.address()
-        resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0))
-      })
-    }),
-    () =>
-      Effect.callback<void>((resume) => {
-        server.close(() => resume(Effect.void))
-        server.closeAllConnections()
-      })
-  )
+  const port = yield* ListeningServer.httpPortOf(server)
   return `http://127.0.0.1:${port}/v1`
 })
