@@ -8,7 +8,6 @@ import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Stream from "effect/Stream"
 import * as HttpRouter from "effect/http/HttpRouter"
 import type { ServeError } from "effect/http/HttpServerError"
 import { InvalidSetting } from "@llm/core"
@@ -61,11 +60,7 @@ const requestTimeout = 30_000
 const serverOf = (tls: Tls.Tls | undefined) => {
   if (tls === undefined) return { server: createServer({ requestTimeout }), follow: Layer.empty }
   const server = DrainingServer.makeSecure({ requestTimeout }, tls.certificate)
-  const renew = (renewed: DrainingServer.Certificate) => Effect.sync(() => server.setSecureContext(renewed))
-  return {
-    server,
-    follow: Layer.effectDiscard(Effect.forkScoped(Stream.runForEach(tls.renewals, renew)))
-  }
+  return { server, follow: Tls.follow(server, tls) }
 }
 
 /**

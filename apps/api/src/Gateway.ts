@@ -6,7 +6,6 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as References from "effect/References"
-import * as Stream from "effect/Stream"
 import * as HttpRouter from "effect/http/HttpRouter"
 import type * as HttpServer from "effect/http/HttpServer"
 import type { ServeError } from "effect/http/HttpServerError"
@@ -21,7 +20,7 @@ import type { Pipeline } from "./Pipeline.ts"
 import * as Readiness from "./Readiness.ts"
 import * as ReferencePage from "./ReferencePage.ts"
 import * as Realtime from "./Realtime.ts"
-import type { Tls } from "./Tls.ts"
+import * as Tls from "./Tls.ts"
 
 /** What the section `server` of a configuration says beside host, port and limits. */
 export interface Options {
@@ -36,7 +35,7 @@ export interface Options {
   /** How long Realtime sessions may last. */
   readonly realtime?: Realtime.Limits | undefined
   /** Plain HTTP unless told. */
-  readonly tls?: Tls | undefined
+  readonly tls?: Tls.Tls | undefined
   /** A line of the log for every request; none unless told. */
   readonly accessLog?: boolean | undefined
   /** Whether spans are made; they are not unless told. */
@@ -103,14 +102,16 @@ const listening = (
   drainTime: Duration.Input,
   { mark }: Origins.Origins,
   front: Front,
-  tls: Tls | undefined
+  tls: Tls.Tls | undefined
 ): Layer.Layer<HttpServer.HttpServer, ServeError> =>
   Layer.unwrap(
     Effect.sync(() => {
-      const { follow, server } = serverOf(tls, (request, response) => front.keeps(request, response))
+      const { follow, server } = serverOf(tls, (request, response) => {
+        // Before all answers: whoever gives them, they carry the mark.
+        mark?.(request, response)
+        return front.keeps(request, response)
+      })
       server.maxHeadersCount = 200
-      // Before the routes: whatever they answer carries the mark.
-      if (mark !== undefined) server.on("request", mark)
       // Closed after the drain and before the server: who does not take a reply must not hold the end up.
       const release = Layer.effectDiscard(
         Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
@@ -128,7 +129,7 @@ const listening = (
   )
 
 /** The server, and what follows its certificate. */
-const serverOf = (tls: Tls | undefined, front: DrainingServer.Front) => {
+const serverOf = (tls: Tls.Tls | undefined, front: DrainingServer.Front) => {
   const limits = {
     requestTimeout: 0,
     headersTimeout: 60_000,
@@ -137,10 +138,5 @@ const serverOf = (tls: Tls | undefined, front: DrainingServer.Front) => {
   }
   if (tls === undefined) return { server: DrainingServer.make(limits, { front }), follow: Layer.empty }
   const server = DrainingServer.makeSecure(limits, tls.certificate, { front })
-  const renew = (certificate: DrainingServer.Certificate) =>
-    Effect.sync(() => server.setSecureContext(certificate))
-  return {
-    server,
-    follow: Layer.effectDiscard(Effect.forkScoped(Stream.runForEach(tls.renewals, renew)))
-  }
+  return { server, follow: Tls.follow(server, tls) }
 }

@@ -140,11 +140,10 @@ export const layer = ({ accessLog, bodyLimit, front, origins, passthrough }: Opt
           // That of a batch is another's.
           if (call !== undefined) log.note(incoming, { call: call.id })
         }
-        if (asked.explained === undefined) return Relay.write(reply, incoming.response, more, readiness.over)
-        return Effect.andThen(
-          explain(asked, { status: reply.status, cache: reply.outcome, cost }, reply.call),
-          Relay.write(reply, incoming.response, more, readiness.over)
-        )
+        const written = Relay.write(reply, incoming.response, more, readiness.over)
+        if (asked.explained === undefined) return written
+        const { outcome: cache, status } = reply
+        return Effect.andThen(explain(asked, { status, cache, cost }, reply.call), written)
       }
 
       /** A list of models as the caller may see it. */
@@ -391,7 +390,6 @@ export const layer = ({ accessLog, bodyLimit, front, origins, passthrough }: Opt
           const incoming = Incoming.fromNode(request, response)
           const caller = access === undefined ? Access.anyone : access.known(incoming.headers, request.socket)
           if (caller === undefined || !origins.allows(incoming.headers)) return false
-          origins.mark?.(request, response)
           log?.begin(incoming)
           log?.note(incoming, { key: caller.keyId })
           readings.gather(request, Number(bodyLimit), (body) => {

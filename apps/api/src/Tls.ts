@@ -2,11 +2,13 @@
  * The gateway's certificate: read at the start, and again whenever a renewed one lies in its place.
  */
 import { createPrivateKey, X509Certificate } from "node:crypto"
+import type * as Https from "node:https"
 import { createSecureContext } from "node:tls"
 import * as Clock from "effect/Clock"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
@@ -127,3 +129,11 @@ export const load = Effect.fnUntraced(function* (settings: Settings, section: Se
   }
   return tls
 })
+
+/** Has a server take renewed certificates for as long as the layer lives. */
+export const follow = (server: Https.Server, { renewals }: Tls): Layer.Layer<never> =>
+  Layer.effectDiscard(
+    Effect.forkScoped(
+      Stream.runForEach(renewals, (certificate) => Effect.sync(() => server.setSecureContext(certificate)))
+    )
+  )
